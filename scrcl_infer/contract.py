@@ -1,0 +1,313 @@
+"""The contract between training and assigning: what a bundle holds, as typed data. No I/O here.
+
+`scrcl_infer.bundle` is the only reader and the only writer of these classes; `scrcl_train.export` fills them in.
+Every class refuses unknown keys, so that a bundle is either understood as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scrcl_infer.errors import BundleSchemaError
+
+SCHEMA_VERSION = 1
+OLDEST_SCHEMA_VERSION = 1
+UNKNOWN = "unknown"
+"""The answer for a cell that is rejected, in every column that names something."""
+
+
+class FileNames(NamedTuple):
+    """The files of a bundle folder."""
+
+    manifest: str = "manifest.json"
+    encoder: str = "encoder.onnx"
+    centroids: str = "centroids.npz"
+    gene_graph: str = "gene_graph.npz"
+    golden: str = "golden.npz"
+    card: str = "MODEL_CARD.md"
+
+
+class TensorNames(NamedTuple):
+    """The inputs and outputs of `encoder.onnx` (N cells, G genes, D dimensions, K populations, T types)."""
+
+    counts: str = "counts"  # (N, G) float32, raw counts in the bundle's gene order, 0 where the query lacks the gene
+    library_size: str = "library_size"  # (N, 1) float32, the cell's total over all its genes
+    embedding: str = "embedding"  # (N, D) float32, unit rows
+    log_posterior: str = "log_posterior"  # (N, K) float32, natural log
+    map: str = "map"  # (N, 2) float32, place on the training UMAP
+    log_type_posterior: str = "log_type_posterior"  # (N, T) float32, only where types came from labels
+
+
+FILES = FileNames()
+TENSORS = TensorNames()
+
+
+@dataclass(frozen=True)
+class Record:
+    """A frozen dataclass that turns into JSON data and back, refusing keys it does not know."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data: dicts, lists, strings, numbers, booleans and None."""
+        plain: dict[str, Any] = _plain(self)
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Build from JSON data.
+
+        Raises
+        ------
+        BundleSchemaError
+            A key is missing or unknown; the text names it.
+        """
+        hints = typing.get_type_hints(cls)
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        unknown = sorted(set(data) - set(fields))
+        required = [
+            n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        ]
+        missing = sorted(set(required) - set(data))
+        if unknown or missing:
+            msg = (
+                f"{cls.__name__}: unknown keys {unknown}, missing keys {missing}. "
+                "The bundle was written by another version of scrcl: upgrade with `pip install -U scrcl`."
+            )
+            raise BundleSchemaError(msg)
+        return cls(**{name: _typed(hints[name], value) for name, value in data.items()})
+
+
+@dataclass(frozen=True)
+class FileEntry(Record):
+    """Checksum and size of one file of the bundle."""
+
+    sha256: str
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class GeneTable(Record):
+    """The genes of the encoder's input, in order; all tuples have length G."""
+
+    names: tuple[str, ...]
+    """`var_names` of the training data."""
+    symbols: tuple[str, ...]
+    """Gene symbols, '' where the training data had none."""
+    ensembl_ids: tuple[str, ...]
+    """Ensembl ids without version, '' where the training data had none."""
+    evidence: tuple[float, ...]
+    """Share of the model's evidence that rests on each gene; non-negative, sums to 1."""
+    species: str = UNKNOWN
+    """Binomial name as guessed from the ids or symbols, e.g. 'Homo sapiens'."""
+    min_overlap: float = 0.2
+    """Weighted overlap below which a query is refused."""
+    warn_overlap: float = 0.6
+    """Weighted overlap below which a warning is given."""
+
+
+@dataclass(frozen=True)
+class SpatialSpec(Record):
+    """How a section's expression is smoothed before the encoder (spatial bundles only)."""
+
+    n_neighbors: int
+    """Nearest spots of each spot in the graph."""
+    n_steps: int
+    """Smoothing steps over the symmetrically normalised graph."""
+
+
+@dataclass(frozen=True)
+class EncoderSpec(Record):
+    """What `encoder.onnx` takes and gives."""
+
+    opset: int
+    dim: int
+    """Width D of the embedding."""
+    n_populations: int
+    n_types: int
+    """Columns T of the type head; 0 where types follow from populations alone."""
+    target_sum: float = 10_000.0
+    """Counts per cell that the graph normalises to, before log1p."""
+
+
+@dataclass(frozen=True)
+class Population(Record):
+    """One population found in the training data; its index is its column in `log_posterior`."""
+
+    name: str
+    """'P1', 'P2', ... by decreasing size."""
+    cell_type: str
+    """Type name, equal to `name` where nothing named it."""
+    n_cells: int
+    purity: float | None = None
+    """Share of the population's training cells that carry `cell_type` as label; None without labels."""
+
+
+@dataclass(frozen=True)
+class CellType(Record):
+    """One type that can be assigned; its index is its column in `log_type_posterior`."""
+
+    name: str
+    n_cells: int
+    ontology_id: str | None = None
+    """Cell Ontology id, e.g. 'CL:0000236'."""
+
+
+@dataclass(frozen=True)
+class Calibration(Record):
+    """How outputs become confidences, and when a cell is unknown."""
+
+    temperature: float
+    """Divides the log posteriors before the softmax."""
+    threshold: float
+    """Cells with a rejection score below it are unknown."""
+    kept_fraction: float
+    """Share of held-out training cells at or above the threshold."""
+    expected_calibration_error: float | None = None
+    """On held-out training cells, 15 equal-width bins; None without labels."""
+    n_held_out: int = 0
+
+
+@dataclass(frozen=True)
+class Parity(Record):
+    """How closely onnxruntime answered as torch when the encoder was exported."""
+
+    max_abs_diff: float
+    """Largest absolute difference of an embedding entry."""
+    label_agreement: float
+    """Share of rows with the same population and the same type; exports below 1 are refused."""
+    n_cells: int
+
+
+@dataclass(frozen=True)
+class Provenance(Record):
+    """Where the model comes from."""
+
+    data_name: str
+    data_sha256: str
+    n_cells: int
+    n_genes: int
+    preset: str
+    seed: int
+    label_keys: tuple[str, ...]
+    batch_key: str | None
+    versions: dict[str, str]
+    data_licence: str = UNKNOWN
+
+
+@dataclass(frozen=True)
+class Manifest(Record):
+    """`manifest.json`: all that is not an array."""
+
+    schema_version: int
+    name: str
+    created_by: str
+    """'scrcl X.Y.Z', from the installed package."""
+    genes: GeneTable
+    encoder: EncoderSpec
+    populations: tuple[Population, ...]
+    cell_types: tuple[CellType, ...]
+    calibration: Calibration
+    parity: Parity
+    provenance: Provenance
+    spatial: SpatialSpec | None = None
+    files: dict[str, FileEntry] = field(default_factory=dict)
+    """Checksums of all files but the manifest; filled by the writer."""
+
+    @property
+    def contract_id(self) -> str:
+        """Hash of genes, encoder and smoothing; also stamped into the ONNX file, so that the two cannot be mixed up."""
+        parts = [self.genes.names, self.encoder.to_dict(), self.spatial.to_dict() if self.spatial else None]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Centroids:
+    """`centroids.npz`: the populations in the embedding."""
+
+    centroids: NDArray[np.float32]
+    """(K, D) unit rows."""
+    radii: NDArray[np.float32]
+    """(K,) cosine distance that holds 95 % of the population's training cells."""
+
+
+@dataclass(frozen=True)
+class GeneGraph:
+    """`gene_graph.npz`: the gene-gene structure of the training data."""
+
+    indptr: NDArray[np.int64]
+    """(G + 1,) CSR row starts; row i lists the nearest genes of gene i."""
+    indices: NDArray[np.int64]
+    """(nnz,) gene indices."""
+    correlations: NDArray[np.float32]
+    """(nnz,) Pearson correlation of the two genes over the training cells."""
+    embedding: NDArray[np.float32]
+    """(G, d) gene embedding of the teacher."""
+    association: NDArray[np.float32]
+    """(K, G) cell-gene association: how strongly the gene drives the population."""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """`golden.npz`: rows of training data and the answers expected for them."""
+
+    counts: NDArray[np.float32]
+    """(m, G)"""
+    library_size: NDArray[np.float32]
+    """(m, 1)"""
+    embedding: NDArray[np.float32]
+    """(m, D)"""
+    log_posterior: NDArray[np.float32]
+    """(m, K)"""
+    map: NDArray[np.float32]
+    """(m, 2)"""
+    log_type_posterior: NDArray[np.float32]
+    """(m, T), T = 0 without a type head"""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle in memory."""
+
+    manifest: Manifest
+    encoder: bytes
+    """Serialised ONNX model."""
+    centroids: Centroids
+    gene_graph: GeneGraph
+    golden: Golden
+    card: str
+    """Markdown text."""
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - JSON data is of any type
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _typed(hint: Any, value: Any) -> Any:  # noqa: ANN401 - JSON data is of any type
+    """Turn JSON data into what the annotation asks for."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _typed(next(a for a in args if a is not type(None)), value)
+    if origin is tuple:
+        return tuple(_typed(args[0], item) for item in value)
+    if origin is dict:
+        return {key: _typed(args[1], item) for key, item in value.items()}
+    if isinstance(hint, type) and issubclass(hint, Record):
+        return hint.from_dict(value)
+    return float(value) if hint is float else value

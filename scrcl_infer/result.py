@@ -1,0 +1,114 @@
+"""What goes into an assignment and what comes out: frozen options and results, no behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+InputState = Literal["auto", "counts", "log1p10k"]
+"""What the matrix holds: raw counts, or log1p of counts per ten thousand; 'auto' looks."""
+
+
+@dataclass(frozen=True)
+class AssignOptions:
+    """How to read a query and how to answer."""
+
+    layer: str | None = None
+    """'X', 'raw', or the name of a layer; None looks for counts in all of them."""
+    input_state: InputState = "auto"
+    gene_column: str | None = None
+    """Column of `var` with symbols or Ensembl ids; None takes whichever column or index matches best."""
+    min_overlap: float | None = None
+    """Weighted gene overlap below which the query is refused; None takes the bundle's own."""
+    reject: bool = True
+    """Answer 'unknown' below the bundle's threshold."""
+    threads: int | None = None
+    """None takes the CPUs that this process may use."""
+    block_size: int = 2048
+    """Cells held in memory at a time; the answer does not depend on it."""
+
+
+@dataclass(frozen=True)
+class AssignedBlock:
+    """The answers for a run of consecutive cells (N cells)."""
+
+    start: int
+    """Index of the first cell in the file."""
+    population: NDArray[np.int32]
+    """(N,) index into the manifest's populations; -1 for a cell without counts in the model's genes."""
+    cell_type: NDArray[np.int32]
+    """(N,) index into the manifest's cell types; -1 is unknown."""
+    confidence: NDArray[np.float32]
+    """(N,) calibrated probability of the best type; 0 for a cell without counts."""
+    margin: NDArray[np.float32]
+    """(N,) calibrated probability of the best type minus that of the second."""
+    embedding: NDArray[np.float32]
+    """(N, D) unit rows; zeros for a cell without counts."""
+    map: NDArray[np.float32]
+    """(N, 2) place on the training UMAP; NaN for a cell without counts."""
+
+
+@dataclass(frozen=True)
+class GeneReport:
+    """How the query's genes met the model's."""
+
+    n_model: int
+    n_found: int
+    weighted_overlap: float
+    """Share of the model's evidence that rests on the genes found, in [0, 1]."""
+    matched_by: str
+    """Which names of the query met which names of the model, e.g. 'var_names as symbols'."""
+    n_summed: int
+    """Query columns that were added to another column of the same gene."""
+    n_dropped_features: int
+    """Query columns left out because their feature type is not gene expression."""
+    missing_top: tuple[str, ...]
+    """The missing genes that carry most evidence, at most 20."""
+
+
+@dataclass(frozen=True)
+class MatrixReport:
+    """Which matrix of the query was read, as what, and why."""
+
+    where: str
+    """'X', 'layers/NAME' or 'raw/X'."""
+    state: Literal["counts", "log1p10k"]
+    reason: str
+    """One sentence for the user."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is said about a whole file; the body of `report.json`."""
+
+    n_cells: int
+    n_unknown: int
+    n_empty: int
+    """Cells without counts in the model's genes; always unknown."""
+    cells_per_type: dict[str, int]
+    mean_confidence: float
+    matrix: MatrixReport
+    genes: GeneReport
+    warnings: tuple[str, ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Versions, checksums, timings."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """All answers for a file or an AnnData, in memory (n cells)."""
+
+    obs_names: NDArray[np.object_]
+    cell_type: NDArray[np.object_]
+    """(n,) names, 'unknown' where rejected."""
+    population: NDArray[np.object_]
+    confidence: NDArray[np.float32]
+    margin: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+    map: NDArray[np.float32]
+    summary: Summary
+    written: Path | None = None
