@@ -6,19 +6,15 @@ Every class refuses unknown keys, so that a bundle is either understood as a who
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scrcl_infer.errors import BundleSchemaError
+from scrcl_infer.record import Record
 
 SCHEMA_VERSION = 1
 OLDEST_SCHEMA_VERSION = 1
@@ -50,40 +46,6 @@ class TensorNames(NamedTuple):
 
 FILES = FileNames()
 TENSORS = TensorNames()
-
-
-@dataclass(frozen=True)
-class Record:
-    """A frozen dataclass that turns into JSON data and back, refusing keys it does not know."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data: dicts, lists, strings, numbers, booleans and None."""
-        plain: dict[str, Any] = _plain(self)
-        return plain
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Build from JSON data.
-
-        Raises
-        ------
-        BundleSchemaError
-            A key is missing or unknown; the text names it.
-        """
-        hints = typing.get_type_hints(cls)
-        fields = {f.name: f for f in dataclasses.fields(cls)}
-        unknown = sorted(set(data) - set(fields))
-        required = [
-            n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        ]
-        missing = sorted(set(required) - set(data))
-        if unknown or missing:
-            msg = (
-                f"{cls.__name__}: unknown keys {unknown}, missing keys {missing}. "
-                "The bundle was written by another version of scrcl: upgrade with `pip install -U scrcl`."
-            )
-            raise BundleSchemaError(msg)
-        return cls(**{name: _typed(hints[name], value) for name, value in data.items()})
 
 
 @dataclass(frozen=True)
@@ -285,29 +247,3 @@ class Bundle:
     golden: Golden
     card: str
     """Markdown text."""
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - JSON data is of any type
-    if dataclasses.is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _typed(hint: Any, value: Any) -> Any:  # noqa: ANN401 - JSON data is of any type
-    """Turn JSON data into what the annotation asks for."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        return _typed(next(a for a in args if a is not type(None)), value)
-    if origin is tuple:
-        return tuple(_typed(args[0], item) for item in value)
-    if origin is dict:
-        return {key: _typed(args[1], item) for key, item in value.items()}
-    if isinstance(hint, type) and issubclass(hint, Record):
-        return hint.from_dict(value)
-    return float(value) if hint is float else value

@@ -79,6 +79,8 @@ class MatrixReport:
     state: Literal["counts", "log1p10k"]
     reason: str
     """One sentence for the user."""
+    target_sum: float | None = None
+    """Total that each cell was scaled to before log1p; None for counts."""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, get_args
+
+from scrcl_infer.errors import TrainingError
+
+HvgFlavor = Literal["seurat", "seurat_v3"]
+Values = Literal["counts", "log1p", "scaled", "scaled_uncentred"]
+GraphSpace = Literal["scaled_pcs", "log_hvgs", "spots"]
 
 
 @dataclass(frozen=True)
@@ -14,27 +21,48 @@ class FeatureConfig:
     """From counts to the matrix X (n, g) that both views see."""
 
     n_hvgs: int | None = 2000
-    """Highly variable genes kept; None keeps all genes."""
-    hvg_flavor: Literal["seurat", "seurat_v3"] = "seurat"
-    values: Literal["counts", "log1p", "scaled", "scaled_uncentred"] = "scaled"
+    """Highly variable genes kept; None keeps all genes that enough cells express."""
+    hvg_flavor: HvgFlavor = "seurat"
+    """Dispersion of log1p data in bins of the mean, or variance of counts about a fitted trend."""
+    min_cells: int = 3
+    """Cells that must express a gene for it to be considered."""
+    values: Values = "scaled"
     """Raw counts; log1p of counts per ten thousand; that, standardised per gene; or divided by the sd only."""
     max_value: float = 10.0
-    """Standardised values are clipped here."""
+    """Standardised values are clipped here, in units of the sd."""
     n_pcs: int = 50
     """Principal components of the standardised matrix."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        _one_of("hvg_flavor", self.hvg_flavor, get_args(HvgFlavor))
+        _one_of("values", self.values, get_args(Values))
+        _at_least("n_hvgs", self.n_hvgs if self.n_hvgs is not None else 2, 2)
+        _at_least("min_cells", self.min_cells, 1)
+        _above("max_value", self.max_value, 0)
+        _at_least("n_pcs", self.n_pcs, 1)
 
 
 @dataclass(frozen=True)
 class GraphConfig:
     """The cell graph A (n, n) and the gene graph (g, g)."""
 
-    space: Literal["scaled_pcs", "log_hvgs", "spots"] = "scaled_pcs"
+    space: GraphSpace = "scaled_pcs"
+    """Cosine on PCs of the standardised matrix; cosine on log1p HVGs; or nearest spots by coordinates."""
     n_neighbors: int = 15
+    """Nearest others of each cell, before the graph is made symmetric."""
     n_graph_pcs: int = 30
     """PCs used for `scaled_pcs`."""
     exact_below: int = 10_000
-    """Fewer cells than this: exact neighbours; from here on approximate ones (and PCs also for `log_hvgs`)."""
+    """Fewer cells than this: exact neighbours; from here on approximate ones (and 50 PCs in place of `log_hvgs`)."""
     gene_neighbors: int = 5
+    """Nearest genes of each gene, itself included."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        _one_of("space", self.space, get_args(GraphSpace))
+        for name in ("n_neighbors", "n_graph_pcs", "exact_below", "gene_neighbors"):
+            _at_least(name, getattr(self, name), 1)
 
 
 @dataclass(frozen=True)
@@ -48,12 +76,34 @@ class TeacherConfig:
     smoothing: tuple[int, int] = (1, 1)
     """Steps s of the graph filter on the input of view 1 and view 2."""
     dropout: float = 0.3
+    """Probability of zeroing an entry in training."""
     temperature: float = 0.1
+    """t of the softmax over embeddings."""
     lambda_nca: float = 10.0
+    """λ₁, weight of the neighbourhood contrastive alignment."""
     lambda_cvc: float = 1.0
+    """λ₂, weight of the cross-view consistency."""
     learning_rate: float = 3e-4
+    """Of Adam."""
     weight_decay: float = 0.0
+    """Of Adam, added to the gradient."""
     epochs: int = 40
+    """Full-batch steps."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        for name in ("hidden", "dim", "epochs"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("lambda_nca", "lambda_cvc", "weight_decay"):
+            _at_least(name, getattr(self, name), 0)
+        for name in ("temperature", "learning_rate"):
+            _above(name, getattr(self, name), 0)
+        if len(self.smoothing) != 2 or min(self.smoothing) < 0:
+            msg = f"smoothing must be two numbers of steps, 0 or more; found {self.smoothing}."
+            raise TrainingError(msg)
+        if not 0 <= self.dropout < 1:
+            msg = f"dropout must be at least 0 and below 1; found {self.dropout}."
+            raise TrainingError(msg)
 
 
 @dataclass(frozen=True)
@@ -61,6 +111,31 @@ class TrainConfig:
     """All settings of a run; what a preset names."""
 
     preset: str = "default"
+    """Name of the preset that the settings started from."""
     features: FeatureConfig = field(default_factory=FeatureConfig)
     graph: GraphConfig = field(default_factory=GraphConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        plain = dataclasses.asdict(self)
+        plain["teacher"]["smoothing"] = list(self.teacher.smoothing)
+        return plain
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        msg = f"{name} must be one of {', '.join(choices)}; found {value!r}."
+        raise TrainingError(msg)
+
+
+def _at_least(name: str, value: float, bound: float) -> None:
+    if not value >= bound:
+        msg = f"{name} must be at least {bound}; found {value}."
+        raise TrainingError(msg)
+
+
+def _above(name: str, value: float, bound: float) -> None:
+    if not value > bound:
+        msg = f"{name} must be above {bound}; found {value}."
+        raise TrainingError(msg)

@@ -1,0 +1,1 @@
+"""Benchmarks of scRCL and its peers: `python -m benchmarks --help`."""

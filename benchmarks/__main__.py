@@ -1,0 +1,110 @@
+"""`python -m benchmarks clustering|spatial|transfer`."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.methods import Method
+from scrcl_infer.errors import InputError, ScrclError
+
+Finder = Callable[[str, tuple[Method, ...]], Method | None]
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+
+SetsOption = Annotated[str, typer.Option("--sets", help="'all', 'nine', or file names without .h5ad, with commas.")]
+SeedsOption = Annotated[int, typer.Option("--seeds", min=1, help="Seeds 0, 1, ... to run.")]
+MethodsOption = Annotated[
+    str, typer.Option("--methods", help="'all', 'peers', or names with commas; 'paper@N' is 'paper' with N epochs.")
+]
+JobsOption = Annotated[int, typer.Option("--jobs", min=1, help="Worker processes.")]
+ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="OMP threads of each worker.")]
+OutputOption = Annotated[Path | None, typer.Option("--output", help="Folder of the tables [benchmarks/results].")]
+
+
+@app.command()
+def clustering(  # noqa: PLR0917 - options
+    sets: SetsOption = "all",
+    seeds: SeedsOption = 5,
+    methods: MethodsOption = "all",
+    jobs: JobsOption = 1,
+    threads: ThreadsOption = 1,
+    output: OutputOption = None,
+) -> None:
+    """Cluster the labelled scRNA-seq sets with every method; print and save the table."""
+    run_benchmark("clustering", sets, tuple(range(seeds)), methods, (jobs, threads), output)
+
+
+@app.command()
+def spatial(  # noqa: PLR0917 - options
+    sets: SetsOption = "all",
+    seeds: SeedsOption = 5,
+    methods: MethodsOption = "all",
+    jobs: JobsOption = 1,
+    threads: ThreadsOption = 1,
+    output: OutputOption = None,
+) -> None:
+    """Find the domains of the tissue sections with every method; print and save the table."""
+    run_benchmark("spatial", sets, tuple(range(seeds)), methods, (jobs, threads), output)
+
+
+def run_benchmark(  # noqa: PLR0917 - one argument per option of the commands
+    name: str, sets: str, seeds: tuple[int, ...], methods: str, workers: tuple[int, int], output: Path | None
+) -> None:
+    """Run one benchmark, print its Markdown to stdout and write both files."""
+    from benchmarks.cache import Cache
+    from benchmarks.datasets import choose_sets, load_set
+    from benchmarks.runner import Plan, run_plan
+    from benchmarks.table import RESULTS_FOLDER, format_table, write_table
+
+    module = importlib.import_module(f"benchmarks.{name}")
+    chosen = choose_methods(methods, module.METHODS, module.find_method)
+    plan = Plan(name, chosen, choose_sets(sets, module.SETS), seeds, *workers)
+    results = run_plan(plan, Cache())
+    table = module.make_table(plan, results, {item.name: load_set(item).cells.n_types for item in plan.sets})
+    sys.stdout.write(format_table(table))
+    for path in write_table(table, output or RESULTS_FOLDER):
+        logging.getLogger("benchmarks").info("wrote %s", path)
+
+
+def choose_methods(names: str, methods: tuple[Method, ...], find: Finder) -> tuple[Method, ...]:
+    """Turn the option `--methods` into methods.
+
+    Raises
+    ------
+    InputError
+        A name is unknown; the text lists the names.
+    """
+    ours = tuple(m for m in methods if any(c.is_ours for c in m.columns))
+    peers = tuple(m for m in methods if m not in ours)
+    if names == "all":
+        return methods
+    chosen = []
+    for name in (part.strip() for part in names.split(",")):
+        for method in peers if name == "peers" else (find(name, methods),):
+            if method is None:
+                there = ", ".join(m.name for m in methods)
+                msg = f"Unknown method {name!r}. Methods: {there}; or 'all', 'peers'."
+                raise InputError(msg)
+            chosen.append(method)
+    return tuple(chosen)
+
+
+def main() -> None:
+    """Run the app; errors raised on purpose become one line on stderr and an exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        app(prog_name="python -m benchmarks")
+    except ScrclError as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(error.exit_code) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""What a method of a benchmark is: a function from cells (never labels) to clusters, under a version."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from benchmarks.datasets import Cells
+
+NumberOfClusters = Literal["given", "estimated"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table."""
+
+    key: str
+    title: str
+    k: NumberOfClusters
+    """Whether the method was told the number of types."""
+    note: str = ""
+    """Printed under the table, e.g. that labels were used."""
+    is_ours: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one call of a method gives."""
+
+    clusters: Mapping[str, NDArray[Any]]
+    """Column key -> (n,) cluster of each cell."""
+    epochs: Mapping[str, Mapping[int, NDArray[Any]]] = field(default_factory=dict)
+    """Column key -> epoch -> (n,) clusters, for columns whose epoch is chosen by the labels (by the harness)."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method: prepared once per data set, called once per seed, in one process."""
+
+    name: str
+    columns: tuple[Column, ...]
+    prepare: Callable[[Cells], Any]
+    """Work that does not depend on the seed; timed and kept for the next seed."""
+    run: Callable[[Any, Cells, int], Outcome]
+    """(prepared, cells, seed) -> outcome."""
+    version: str = "1"
+    """To be raised with every change that may change the answer."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The constants behind the answer; part of the cache key and of the JSON."""
+    packages: tuple[str, ...] = ()
+    """Distributions whose versions go into the cache key and the table's head."""
+    needs: tuple[str, ...] = ()
+    """Modules without which the column says 'not installed'."""
+
+    def missing(self) -> tuple[str, ...]:
+        """Return the modules that are needed and not installed."""
+        return tuple(name for name in self.needs if importlib.util.find_spec(name) is None)
+
+    def cache_key(self) -> dict[str, Any]:
+        """Return what, besides data set and seed, decides the answer."""
+        return {"version": self.version, "settings": dict(self.settings), "packages": versions_of(self.packages)}
+
+
+def versions_of(packages: tuple[str, ...]) -> dict[str, str]:
+    """Return the installed version of each distribution, or 'not installed'."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -1,0 +1,67 @@
+"""Answers into an AnnData in memory, under the names that `scrcl-assign` gives them in a file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scrcl_infer.contract import UNKNOWN
+from scrcl_infer.errors import InputError
+from scrcl_infer.result import Assignment
+from scrcl_infer.write import DEFAULT_PREFIX, SLOTS, STDOUT, Target
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from pandas import Categorical
+
+
+def apply_assignment(adata: AnnData, answers: Assignment, *, obs_prefix: str = DEFAULT_PREFIX) -> None:
+    """Add answers to the AnnData that they were given for: `obs` columns, `obsm` matrices and `uns['scrcl']`.
+
+    Parameters
+    ----------
+    adata
+        Changed in place; its cells must be those of `answers`, in the same order.
+    answers
+        What `Model.assign` returned.
+    obs_prefix
+        Put before 'cell_type', 'population', 'confidence' and 'margin'.
+
+    Raises
+    ------
+    InputError
+        The cells are others, or in another order.
+    """
+    names = np.asarray(adata.obs_names, dtype=object)
+    if not np.array_equal(names, answers.obs_names):
+        msg = (
+            f"The answers are for {len(answers.obs_names):,} other cells than the AnnData's {len(names):,}, or in "
+            "another order. Assign this AnnData itself, or subset both alike."
+        )
+        raise InputError(msg)
+    columns = Target(STDOUT, obs_prefix=obs_prefix).columns
+    adata.obs[columns.cell_type] = _categorical(answers.cell_type)
+    adata.obs[columns.population] = _categorical(answers.population)
+    adata.obs[columns.confidence] = answers.confidence
+    adata.obs[columns.margin] = answers.margin
+    adata.obsm[SLOTS.embedding] = answers.embedding
+    adata.obsm[SLOTS.map] = answers.map
+    summary = answers.summary
+    adata.uns[SLOTS.uns] = {
+        "model": summary.extra.get("model", {}).get("name", UNKNOWN),
+        "model_sha256": summary.extra.get("model", {}).get("sha256", UNKNOWN),
+        "matrix": summary.matrix.where,
+        "matrix_state": summary.matrix.state,
+        "gene_overlap": summary.genes.weighted_overlap,
+        "n_unknown": summary.n_unknown,
+        "obs_columns": list(columns),
+    }
+
+
+def _categorical(names: NDArray[np.object_]) -> Categorical:
+    import pandas as pd
+
+    present = sorted(set(names) - {UNKNOWN}) + ([UNKNOWN] if UNKNOWN in names else [])
+    return pd.Categorical(names, categories=present)

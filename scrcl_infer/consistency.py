@@ -1,0 +1,91 @@
+"""Check that the parts of a bundle speak of the same genes, populations and types."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scrcl_infer.contract import FILES, UNKNOWN, Bundle, Golden, Manifest
+from scrcl_infer.errors import BundleIntegrityError
+
+
+def check_consistent(bundle: Bundle) -> None:
+    """Check the manifest against itself and the arrays against the manifest; done before writing and after reading.
+
+    Raises
+    ------
+    BundleIntegrityError
+        The text lists every disagreement: where, what was found, what was expected.
+    """
+    problems = [*_manifest_problems(bundle.manifest), *_array_problems(bundle), *_graph_problems(bundle)]
+    if problems:
+        msg = "the parts of the bundle do not fit together: " + "; ".join(problems) + ". Export the model again."
+        raise BundleIntegrityError(msg)
+
+
+def _manifest_problems(manifest: Manifest) -> Iterator[str]:
+    genes, spec, calibration = manifest.genes, manifest.encoder, manifest.calibration
+    types = [cell_type.name for cell_type in manifest.cell_types]
+    n_genes = len(genes.names)
+    for name in ("symbols", "ensembl_ids", "evidence"):
+        n_entries = len(getattr(genes, name))
+        if n_entries != n_genes:
+            yield f"genes.{name} has {n_entries} entries, expected {n_genes}"
+    if len(set(genes.names)) != n_genes:
+        yield "genes.names holds a name twice"
+    if genes.evidence and not (min(genes.evidence) >= 0 and math.isclose(sum(genes.evidence), 1, abs_tol=1e-3)):
+        yield f"genes.evidence sums to {sum(genes.evidence)}, expected non-negative shares that sum to 1"
+    if len(manifest.populations) != spec.n_populations:
+        yield f"populations has {len(manifest.populations)} entries, expected {spec.n_populations}"
+    if spec.n_types not in (0, len(types)):
+        yield f"cell_types has {len(types)} entries, expected {spec.n_types}"
+    if len(set(types)) != len(types) or UNKNOWN in types:
+        yield f"cell_types are {types}, expected names that differ, none of them '{UNKNOWN}'"
+    if strangers := sorted({population.cell_type for population in manifest.populations} - set(types)):
+        yield f"populations are of the types {strangers}, which are not among cell_types {types}"
+    if not calibration.temperature > 0:
+        yield f"calibration.temperature is {calibration.temperature}, expected more than 0"
+    if not math.isfinite(calibration.threshold):
+        yield f"calibration.threshold is {calibration.threshold}, expected a finite number"
+
+
+def _array_problems(bundle: Bundle) -> Iterator[str]:
+    spec, n_genes = bundle.manifest.encoder, len(bundle.manifest.genes.names)
+    graph, golden = bundle.gene_graph, bundle.golden
+    k, d = spec.n_populations, spec.dim
+    real, whole = np.dtype(np.float32), np.dtype(np.int64)
+    # None: that length is free
+    wanted: list[tuple[str, NDArray[np.generic], tuple[int | None, ...], np.dtype[np.generic]]] = [
+        (f"{FILES.centroids}/centroids", bundle.centroids.centroids, (k, d), real),
+        (f"{FILES.centroids}/radii", bundle.centroids.radii, (k,), real),
+        (f"{FILES.gene_graph}/indptr", graph.indptr, (n_genes + 1,), whole),
+        (f"{FILES.gene_graph}/indices", graph.indices, (None,), whole),
+        (f"{FILES.gene_graph}/correlations", graph.correlations, (graph.indices.size,), real),
+        (f"{FILES.gene_graph}/embedding", graph.embedding, (n_genes, None), real),
+        (f"{FILES.gene_graph}/association", graph.association, (k, n_genes), real),
+    ]
+    widths = {"counts": n_genes, "library_size": 1, "embedding": d, "log_posterior": k, "map": 2}
+    for item in dataclasses.fields(Golden):
+        shape = (len(golden.counts), widths.get(item.name, spec.n_types))
+        wanted.append((f"{FILES.golden}/{item.name}", getattr(golden, item.name), shape, real))
+    for name, array, expected, dtype in wanted:
+        fits = len(array.shape) == len(expected) and all(
+            length in (None, found) for found, length in zip(array.shape, expected, strict=True)
+        )
+        if not fits or array.dtype != dtype:
+            shape_text = "(" + ", ".join("any" if length is None else str(length) for length in expected) + ")"
+            yield f"{name} is {array.dtype} {array.shape}, expected {dtype} {shape_text}"
+
+
+def _graph_problems(bundle: Bundle) -> Iterator[str]:
+    """Yield what would make the gene graph an invalid CSR matrix."""
+    graph, n_genes = bundle.gene_graph, len(bundle.manifest.genes.names)
+    indptr, indices = graph.indptr, graph.indices
+    if indptr.size and (indptr[0] != 0 or indptr[-1] != indices.size or np.any(np.diff(indptr) < 0)):
+        yield f"{FILES.gene_graph}/indptr does not rise from 0 to {indices.size}"
+    if indices.size and (indices.min() < 0 or indices.max() >= n_genes):
+        yield f"{FILES.gene_graph}/indices runs from {indices.min()} to {indices.max()}, expected 0 to {n_genes - 1}"

@@ -1,0 +1,269 @@
+"""The query's genes in the model's order: symbols, Ensembl ids, duplicates, and a refusal where too few meet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scrcl_infer.blocks import LEFT_OUT, NOT_USED
+from scrcl_infer.contract import UNKNOWN, GeneTable
+from scrcl_infer.errors import GeneOverlapError, InputError
+from scrcl_infer.result import GeneReport
+from scrcl_infer.source import Source
+
+VAR_NAMES = "var_names"
+FEATURE_TYPE_KEYS = ("feature_types", "feature_type")
+GENE_EXPRESSION = "gene expression"
+OTHER_FEATURES = frozenset(
+    {
+        "antibody capture", "antigen capture", "crispr guide capture", "custom", "multiplexing capture", "peaks",
+        "protein", "adt", "hto", "cmo", "vdj",
+    }
+)  # fmt: skip
+"""Feature types of 10x and others that are no genes. CELLxGENE keeps biotypes in `feature_type`: those stay."""
+_VERSION = re.compile(r"^(ENS[A-Z]*[GT]\d{6,}|WBGene\d+|FBgn\d+)(?:\.\d+)?(?:_PAR_Y)?$")
+_GENOME = re.compile(r"^(?:GRCh3[78]|GRCm3[89]|hg19|hg38|mm9|mm10)_+(?=.)")
+_ID_SPECIES = {
+    "ENSG": "Homo sapiens", "ENSMUSG": "Mus musculus", "ENSRNOG": "Rattus norvegicus", "ENSDARG": "Danio rerio",
+    "ENSMMUG": "Macaca mulatta", "ENSMFAG": "Macaca fascicularis", "ENSSSCG": "Sus scrofa", "ENSGALG": "Gallus gallus",
+    "WBGene": "Caenorhabditis elegans", "FBgn": "Drosophila melanogaster",
+}  # fmt: skip
+_PLACEHOLDER = re.compile(r"^(gene|feature|g)?[_-]?[\d.]+$", re.IGNORECASE)
+_COMMON = {"Homo sapiens": "human", "Mus musculus": "mouse", "Rattus norvegicus": "rat", "Danio rerio": "zebrafish"}
+_SYMBOL_SPECIES = (
+    (re.compile(r"^[a-z]{3,4}-\d+(\.\d+)?$"), "Caenorhabditis elegans"),
+    (re.compile(r"^[A-Z][A-Z0-9]+[A-Z0-9.\-]*(orf\d+)?$"), "Homo sapiens"),
+    (re.compile(r"^[A-Z][a-z][A-Za-z0-9.\-]*$"), "Mus musculus"),
+    (re.compile(r"^[a-z][a-z0-9:.]+$"), "Danio rerio"),
+)
+
+
+@dataclass(frozen=True)
+class GeneMatch:
+    """Where each column of the query goes."""
+
+    columns: NDArray[np.int32]
+    """(n_query,) gene of the model; -1: none, counts for the library size only; -2: no gene, left out."""
+    found: NDArray[np.bool_]
+    """(G,) whether the query has the gene."""
+    report: GeneReport
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """One column of the query against one column of the model."""
+
+    label: str
+    hits: NDArray[np.int32]
+    """(n_query,) gene of the model or -1."""
+
+
+def match_genes(
+    source: Source,
+    where: str,
+    genes: GeneTable,
+    *,
+    gene_column: str | None = None,
+    min_overlap: float | None = None,
+) -> GeneMatch:
+    """Match the columns of a matrix with the model's genes.
+
+    The names of the query's columns and every text column of its `var` are tried against the model's names, symbols and
+    Ensembl ids: exactly (versions of Ensembl ids and genome prefixes aside), then regardless of case unless the two
+    look like different species. The pair that carries most of the model's evidence wins; others fill in what it misses.
+
+    Parameters
+    ----------
+    source
+        The input.
+    where
+        'X', 'layers/NAME' or 'raw/X'.
+    genes
+        The model's genes, (G,).
+    gene_column
+        The only column of `var` to take names from ('var_names' for the index); None tries all.
+    min_overlap
+        Weighted overlap in [0, 1] below which the query is refused; None takes the model's own.
+
+    Raises
+    ------
+    GeneOverlapError
+        Too little overlap; the text shows names of both sides and guesses their species.
+    InputError
+        There is no such column.
+    """
+    names = _query_names(source, where, gene_column)
+    weights = _weights(genes)
+    kept = ~find_other_features(source, where)
+    species = _model_species(genes), guess_species(next(iter(names.values())).tolist())
+    fold_case = UNKNOWN in species or species[0] == species[1]
+    candidates = list(_candidates(names, genes, fold_case=fold_case))
+    columns = np.full(len(kept), NOT_USED, dtype=np.int32)
+    found = np.zeros(len(genes.names), dtype=bool)
+    labels: list[str] = []
+    while candidates:
+        gains = [_gain(c, columns, found, weights, kept) for c in candidates]
+        best = int(np.argmax(gains))
+        if gains[best] <= 0:
+            break
+        candidate = candidates.pop(best)
+        free = (columns == NOT_USED) & kept & (candidate.hits >= 0)
+        free[free] = ~found[candidate.hits[free]]
+        columns[free] = candidate.hits[free]
+        found[candidate.hits[free]] = True
+        labels.append(candidate.label)
+    columns[~kept] = LEFT_OUT
+    order = np.argsort(-weights, kind="stable")
+    report = GeneReport(
+        n_model=len(found),
+        n_found=int(found.sum()),
+        weighted_overlap=float(weights[found].sum()),
+        matched_by=", then ".join(labels) or "nothing",
+        n_summed=int((columns >= 0).sum() - found.sum()),
+        n_dropped_features=int((~kept).sum()),
+        missing_top=tuple(_label(genes, int(g)) for g in order if not found[g])[:20],
+    )
+    floor = genes.min_overlap if min_overlap is None else min_overlap
+    if report.weighted_overlap < floor or not report.n_found:
+        raise GeneOverlapError(_refusal(report, floor, names, genes, species))
+    return GeneMatch(columns, found, report)
+
+
+def guess_species(names: Iterable[str]) -> str:
+    """Return the binomial name that ids or the spelling of symbols point to, 'unknown' where they do not.
+
+    Human symbols are in capitals, mouse and rat symbols capitalised (both are called mouse), fish in small letters.
+    """
+    sample = [name for name in list(names)[:5000] if name and not _PLACEHOLDER.match(name)]
+    votes: dict[str, int] = {}
+    for name in sample:
+        prefix = re.match(r"^(ENS[A-Z]*G|WBGene|FBgn)(?=\d{6,})", name)
+        if prefix:
+            species = _ID_SPECIES.get(prefix.group(1), UNKNOWN)
+        else:
+            species = next((species for shape, species in _SYMBOL_SPECIES if shape.match(name)), UNKNOWN)
+        votes[species] = votes.get(species, 0) + 1
+    if not votes:
+        return UNKNOWN
+    winner = max(votes, key=lambda species: votes[species])
+    return winner if votes[winner] > 0.6 * len(sample) else UNKNOWN
+
+
+def clean_name(name: str) -> str:
+    """Return a name without spaces, genome prefix and Ensembl version, e.g. 'ENSG00000182378' of '…378.15_PAR_Y'."""
+    name = _GENOME.sub("", name.strip())
+    versioned = _VERSION.match(name)
+    return versioned.group(1) if versioned else name
+
+
+def _query_names(source: Source, where: str, gene_column: str | None) -> dict[str, NDArray[np.object_]]:
+    """Return the columns that may hold gene names, cleaned."""
+    found: dict[str, NDArray[np.object_]] = {}
+    if gene_column in (None, VAR_NAMES, "index"):
+        found[VAR_NAMES] = source.var_names(where)
+    if gene_column is None or not found:
+        for key in source.var_keys(where) if gene_column is None else (str(gene_column),):
+            values = source.var_column(key, where)
+            if values.dtype == object:
+                found[f"var['{key}']"] = values
+    if not found:
+        msg = f"var['{gene_column}'] holds numbers, expected gene symbols or Ensembl ids. Name another --gene-column."
+        raise InputError(msg)
+    return {
+        label: np.array([clean_name(v) if isinstance(v, str) else "" for v in values.tolist()], dtype=object)
+        for label, values in found.items()
+    }
+
+
+def _candidates(names: dict[str, NDArray[np.object_]], genes: GeneTable, *, fold_case: bool) -> Iterable[_Candidate]:
+    spellings: list[tuple[str, Callable[[str], str]]] = [("", str)]
+    if fold_case:
+        spellings.append((" regardless of case", str.casefold))
+    tables = {"names": genes.names, "symbols": genes.symbols, "Ensembl ids": genes.ensembl_ids}
+    for suffix, spell in spellings:
+        for kind, table in tables.items():
+            index: dict[str, int] = {}
+            for g, name in enumerate(table):
+                if name:
+                    index.setdefault(spell(clean_name(name)), g)
+            for label, query in names.items():
+                hits = np.array([index.get(spell(name), -1) for name in query.tolist()], dtype=np.int32)
+                if (hits >= 0).any():
+                    yield _Candidate(f"{label} as {kind}{suffix}", hits)
+
+
+def _gain(
+    candidate: _Candidate,
+    columns: NDArray[np.int32],
+    found: NDArray[np.bool_],
+    weights: NDArray[np.float64],
+    kept: NDArray[np.bool_],
+) -> float:
+    """Return the evidence a candidate would add; a tiny bonus counts genes that carry none."""
+    hits = np.unique(candidate.hits[(columns == NOT_USED) & kept & (candidate.hits >= 0)])
+    new = hits[~found[hits]]
+    return float(weights[new].sum()) + 1e-9 * len(new)
+
+
+def _weights(genes: GeneTable) -> NDArray[np.float64]:
+    weights = np.asarray(genes.evidence, dtype=np.float64)
+    total = weights.sum()
+    return weights / total if total > 0 else np.full(len(genes.names), 1 / max(1, len(genes.names)))
+
+
+def find_other_features(source: Source, where: str) -> NDArray[np.bool_]:
+    """Return the columns that are no genes, (n_query,)."""
+    for key in FEATURE_TYPE_KEYS:
+        if key in source.var_keys(where):
+            kinds = np.array([str(v).strip().lower() for v in source.var_column(key, where).tolist()], dtype=object)
+            is_gene = np.array([kind == GENE_EXPRESSION for kind in kinds.tolist()], dtype=bool)
+            if is_gene.any():
+                return ~is_gene
+            return np.array([kind in OTHER_FEATURES for kind in kinds.tolist()], dtype=bool)
+    return np.zeros(source.matrix(where).shape[1], dtype=bool)
+
+
+def _model_species(genes: GeneTable) -> str:
+    return genes.species if genes.species != UNKNOWN else guess_species(genes.names)
+
+
+def _label(genes: GeneTable, gene: int) -> str:
+    return genes.symbols[gene] or genes.names[gene]
+
+
+def _examples(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in list(dict.fromkeys(names))[:5]) or "none"
+
+
+def _refusal(
+    report: GeneReport,
+    floor: float,
+    names: dict[str, NDArray[np.object_]],
+    genes: GeneTable,
+    species: tuple[str, str],
+) -> str:
+    lines = [
+        f"Only {report.n_found} of the model's {report.n_model} genes are in the input; they carry "
+        f"{100 * report.weighted_overlap:.1f} % of its evidence, at least {100 * floor:.0f} % are needed."
+    ]
+    lines += [f"  input, {label}: {_examples(values.tolist())}" for label, values in names.items()]
+    lines.append(
+        f"  model: {_examples(genes.names)}" + (f" = {_examples(genes.symbols)}" if any(genes.symbols) else "")
+    )
+    ours, theirs = (_COMMON.get(s, s) for s in species)
+    if UNKNOWN not in species and species[0] != species[1]:
+        lines.append(
+            f"The input's genes look like {theirs} genes; the model is {ours}. Choose a model of that species."
+        )
+    elif all(_PLACEHOLDER.match(v) for v in next(iter(names.values()))[:50]):
+        lines.append("The input names its genes by numbers. Put symbols or Ensembl ids into var before writing it.")
+    else:
+        lines.append(
+            "Name the column of var that has symbols or Ensembl ids with --gene-column, or choose another model; "
+            "--min-overlap lowers the limit at your own risk."
+        )
+    return "\n".join(lines)

@@ -1,0 +1,242 @@
+"""A cell's whole way, and the only file that strings the steps: open, find counts, match genes, encode, decide, write.
+
+::
+
+    query ── open_source ── choose_matrix ── match_genes ── iter_blocks ─┬─ Encoder.run ── decide ─┬─ sink
+                                                                         └──── one block held ─────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scrcl_infer.assign import decide
+from scrcl_infer.bundle import bundle_sha256, read_bundle
+from scrcl_infer.contract import Bundle
+from scrcl_infer.encoder import Encoder, available_threads
+from scrcl_infer.errors import BundleError
+from scrcl_infer.genes import GeneMatch, match_genes
+from scrcl_infer.h5ad import Source, iter_blocks, open_source
+from scrcl_infer.matrix import choose_matrix
+from scrcl_infer.result import AssignedBlock, Assignment, AssignOptions, GeneReport, MatrixReport, Summary
+from scrcl_infer.tally import Collector, Tally
+from scrcl_infer.write import Target, check_target, open_sink
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Progress = Callable[[int, int], None]
+"""Called after each block with the cells done and the cells there are."""
+DEFAULTS = AssignOptions()
+
+
+@dataclass(frozen=True)
+class Query:
+    """An open input, with the matrix to read and the columns to take from it."""
+
+    source: Source
+    matrix: MatrixReport
+    genes: GeneMatch
+
+
+class Model:
+    """A model bundle, ready to assign cells.
+
+    Parameters
+    ----------
+    bundle
+        The bundle in memory.
+    sha256
+        Checksum of its manifest, which holds those of its other files.
+    threads
+        CPUs to use where the options of a call name no number; None takes those this process may use.
+    """
+
+    def __init__(self, bundle: Bundle, *, sha256: str, threads: int | None = None) -> None:
+        self.bundle = bundle
+        self.manifest = bundle.manifest
+        self.sha256 = sha256
+        self.threads = threads
+        self._encoders: dict[int, Encoder] = {}
+
+    def assign(
+        self, data: Path | str | AnnData, *, options: AssignOptions = DEFAULTS, progress: Progress | None = None
+    ) -> Assignment:
+        """Assign all cells of a file or an AnnData, and return the answers in memory.
+
+        Parameters
+        ----------
+        data
+            Path of an `.h5ad` file, or an AnnData; neither is changed. `apply_assignment` adds answers to an AnnData.
+        options
+            How to read the query and how to answer.
+        progress
+            Called after each block.
+
+        Raises
+        ------
+        InputError, MatrixError, GeneOverlapError
+            The query cannot be used; the text says what to do.
+        BundleError
+            The bundle cannot assign such data.
+        """
+        tally = Tally(self.manifest)
+        with self._open(data, options) as query:
+            tally.lap("open")
+            collector = Collector(self.manifest, query.source.n_cells)
+            for block in self._stream(query, options, progress):
+                tally.add(block)
+                collector.add(block)
+            tally.lap("assign")
+            names = query.source.obs_names()
+            summary = tally.summarise(query.matrix, query.genes.report, model_sha256=self.sha256)
+        return collector.finish(names, tally.stamp(summary))
+
+    def assign_file(
+        self,
+        path: Path | str,
+        target: Target,
+        *,
+        options: AssignOptions = DEFAULTS,
+        progress: Progress | None = None,
+    ) -> Summary:
+        """Assign all cells of a file and stream the answers to a target, in constant memory.
+
+        Parameters
+        ----------
+        path
+            The `.h5ad` file; never changed.
+        target
+            A copy of the file with the answers, a table, or standard output; complete or not there at all.
+        options, progress
+            See `assign`.
+
+        Raises
+        ------
+        OutputError
+            The target cannot or must not be written.
+        InputError, MatrixError, GeneOverlapError, BundleError
+            See `assign`.
+        """
+        check_target(target, Path(path))
+        tally = Tally(self.manifest)
+        with self._open(path, options) as query:
+            tally.lap("open")
+            with open_sink(target, query.source, self.manifest) as sink:
+                tally.warn(*sink.warnings)
+                tally.lap("copy")
+                for block in self._stream(query, options, progress):
+                    tally.add(block)
+                    sink.write(block)
+                tally.lap("assign")
+                summary = tally.summarise(query.matrix, query.genes.report, model_sha256=self.sha256)
+                sink.finish(self.describe(summary, options))
+                tally.lap("finish")
+        return tally.stamp(summary)
+
+    def iter_assign(self, data: Path | str | AnnData, *, options: AssignOptions = DEFAULTS) -> Iterator[AssignedBlock]:
+        """Yield the answers block by block, in the order of the cells; parameters and errors as for `assign`."""
+        with self._open(data, options) as query:
+            yield from self._stream(query, options, None)
+
+    def check(
+        self, data: Path | str | AnnData, *, options: AssignOptions = DEFAULTS
+    ) -> tuple[MatrixReport, GeneReport]:
+        """Find the counts and match the genes, and assign nothing; parameters and errors as for `assign`."""
+        with self._open(data, options) as query:
+            return query.matrix, query.genes.report
+
+    def describe(self, summary: Summary, options: AssignOptions = DEFAULTS) -> dict[str, object]:
+        """Return how answers came about, as the plain values that go into `uns['scrcl']`.
+
+        Nothing in it depends on the clock, the machine, the block size or the threads.
+        """
+        calibration = self.manifest.calibration
+        return {
+            "model": self.manifest.name,
+            "model_sha256": self.sha256,
+            "model_created_by": self.manifest.created_by,
+            "matrix": summary.matrix.where,
+            "matrix_state": summary.matrix.state,
+            "genes_matched_by": summary.genes.matched_by,
+            "n_genes_found": summary.genes.n_found,
+            "n_genes_model": summary.genes.n_model,
+            "gene_overlap": summary.genes.weighted_overlap,
+            "reject": options.reject,
+            "threshold": calibration.threshold,
+            "temperature": calibration.temperature,
+            "n_unknown": summary.n_unknown,
+        }
+
+    @contextmanager
+    def _open(self, data: Path | str | AnnData, options: AssignOptions) -> Iterator[Query]:
+        if self.manifest.spatial is not None:
+            msg = (
+                f"Bundle '{self.manifest.name}' smooths expression over the spots of a section, which this version "
+                "does not do. Upgrade with `pip install -U scrcl`, or name a bundle without smoothing with --model."
+            )
+            raise BundleError(msg)
+        with open_source(data) as source:
+            matrix = choose_matrix(source, layer=options.layer, state=options.input_state)
+            genes = match_genes(
+                source,
+                matrix.where,
+                self.manifest.genes,
+                gene_column=options.gene_column,
+                min_overlap=options.min_overlap,
+            )
+            yield Query(source, matrix, genes)
+
+    def _stream(self, query: Query, options: AssignOptions, progress: Progress | None) -> Iterator[AssignedBlock]:
+        threads = options.threads or self.threads or available_threads()
+        encoder = self._encoder(threads)
+        blocks = iter_blocks(
+            query.source,
+            query.matrix.where,
+            block_size=options.block_size,
+            columns=query.genes.columns,
+            n_columns=len(self.manifest.genes.names),
+            threads=threads,
+            log1p=query.matrix.state == "log1p10k",
+        )
+        for block in blocks:
+            output = encoder.run(block.counts, block.library_size)
+            has_counts = block.counts.max(axis=1) > 0
+            answers = decide(
+                output, has_counts, self.manifest, self.bundle.centroids, reject=options.reject, start=block.start
+            )
+            yield answers
+            if progress is not None:
+                progress(block.start + len(has_counts), query.source.n_cells)
+
+    def _encoder(self, threads: int) -> Encoder:
+        if threads not in self._encoders:
+            self._encoders[threads] = Encoder(self.bundle.encoder, threads=threads)
+        return self._encoders[threads]
+
+
+def load(model: str | Path | None = None, *, threads: int | None = None) -> Model:
+    """Load a model bundle.
+
+    Parameters
+    ----------
+    model
+        Folder of a bundle, or the name of one that `scrcl-models list` shows; None takes the default bundle.
+    threads
+        CPUs to use; None takes those this process may use.
+
+    Raises
+    ------
+    BundleNotFoundError
+        There is no such bundle; the text lists those there are.
+    BundleSchemaError, BundleIntegrityError
+        It cannot be read, or is not what it was when it was written.
+    """
+    from scrcl_infer.catalog import find_bundle
+
+    folder, _ = find_bundle(model)
+    return Model(read_bundle(folder), sha256=bundle_sha256(folder), threads=threads)

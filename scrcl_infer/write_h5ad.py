@@ -1,0 +1,232 @@
+"""Answers as a copy of the input `.h5ad` with new `obs` columns, `obsm` matrices and `uns['scrcl']`.
+
+Written with h5py after anndata's on-disk specification (https://anndata.readthedocs.io/en/stable/fileformat-prose.html),
+so that neither anndata nor pandas is imported: that would cost more time than a small file takes. Everything else in
+the copy stays as it is, bit for bit.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scrcl_infer.atomic import HiddenFile, output_errors
+from scrcl_infer.errors import OutputError
+from scrcl_infer.result import AssignedBlock
+from scrcl_infer.write import DEFAULT_PREFIX, SLOTS, Labels, Target, encode
+
+if TYPE_CHECKING:
+    import h5py
+
+    from scrcl_infer.h5ad import Source
+
+COLUMNS_KEY = "obs_columns"
+"""In `uns['scrcl']`: the obs columns that were written, so that a later run may replace them."""
+CODES_BLOCK = 1 << 20
+"""Codes renumbered at a time."""
+
+
+class H5adSink:
+    """A copy of the input file that takes answers block by block.
+
+    Parameters
+    ----------
+    target
+        Where to write, and the prefix of the columns.
+    source
+        The query; must come from a file.
+    labels
+        Names of populations and types.
+    hidden
+        The file to write and then to put in the target's place.
+    dim
+        Width D of the embedding.
+
+    Raises
+    ------
+    OutputError
+        `obs` is of a layout that cannot be extended, holds columns of the same names that something else wrote, or the
+        file cannot be copied.
+    """
+
+    def __init__(self, target: Target, source: Source, labels: Labels, *, hidden: HiddenFile, dim: int) -> None:
+        import h5py
+
+        if source.path is None:
+            msg = f"Cannot write '{target.path}': only an input file can be copied."
+            raise OutputError(msg)
+        self.path = target.path
+        self.hidden = hidden
+        self.columns = columns = target.columns
+        with output_errors(self.path):
+            shutil.copyfile(source.path, hidden.path)
+            # Nobody else knows the hidden file, and network file systems often refuse locks.
+            self.file = h5py.File(hidden.path, "r+", locking=False)
+        try:
+            with output_errors(self.path):
+                obs = _check_layout(self.file)
+                self.warnings = _make_room(self.file, obs, tuple(columns), force=target.force)
+                n = source.n_cells
+                self.categoricals = {
+                    "cell_type": _Categorical(obs, columns.cell_type, n, labels.cell_types),
+                    "population": _Categorical(obs, columns.population, n, labels.populations),
+                }
+                self.arrays = {
+                    "confidence": _create_array(obs, columns.confidence, (n,)),
+                    "margin": _create_array(obs, columns.margin, (n,)),
+                    "embedding": _create_array(self.file["obsm"], SLOTS.embedding, (n, dim)),
+                    "map": _create_array(self.file["obsm"], SLOTS.map, (n, 2)),
+                }
+        except BaseException:
+            self.close()
+            raise
+
+    def write(self, block: AssignedBlock) -> None:
+        """Append the answers of the next cells."""
+        rows = slice(block.start, block.start + len(block.cell_type))
+        with output_errors(self.path):
+            for name, categorical in self.categoricals.items():
+                categorical.codes[rows] = encode(getattr(block, name), categorical.names)
+            for name, array in self.arrays.items():
+                array[rows] = getattr(block, name)
+
+    def finish(self, about: Mapping[str, object]) -> None:
+        """Complete the file; `about` becomes `uns['scrcl']`."""
+        with output_errors(self.path):
+            for categorical in self.categoricals.values():
+                categorical.finish()
+            _write_mapping(self.file["uns"], SLOTS.uns, {**about, COLUMNS_KEY: list(self.columns)})
+            self.file.close()
+        self.hidden.commit()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        try:
+            self.file.close()
+        except (OSError, RuntimeError):  # a full disk: the error that led here is the one to tell
+            return
+
+
+class _Categorical:
+    """A categorical column in the making: codes first, and in the end only the categories that occur."""
+
+    def __init__(self, obs: h5py.Group, key: str, n_cells: int, names: tuple[str, ...]) -> None:
+        self.names = names
+        self.group = obs.create_group(key)
+        self.group.attrs.update({"encoding-type": "categorical", "encoding-version": "0.2.0", "ordered": False})
+        kind = np.min_scalar_type(-len(names))  # signed: pandas keeps -1 for missing
+        self.codes = _create_array(self.group, "codes", (n_cells,), kind)
+        self.used = np.zeros(len(names), dtype=bool)
+
+    def finish(self) -> None:
+        """Renumber the codes by the categories that occur, in the model's order."""
+        blocks = [slice(i, i + CODES_BLOCK) for i in range(0, len(self.codes), CODES_BLOCK)]
+        for rows in blocks:
+            self.used[np.unique(self.codes[rows])] = True
+        new_codes = np.cumsum(self.used) - 1
+        for rows in blocks:
+            self.codes[rows] = new_codes[self.codes[rows]]
+        names = [name for name, used in zip(self.names, self.used, strict=True) if used]
+        _write_strings(self.group, "categories", names)
+
+
+def _check_layout(file: h5py.File) -> h5py.Group:
+    """Return the group `obs`, and see to it that `obsm` and `uns` are there."""
+    import h5py
+
+    obs = file.get("obs")
+    old = [key for key in ("obs", "obsm", "uns") if key in file and not isinstance(file[key], h5py.Group)]
+    if old or obs is None:
+        msg = (
+            f"The input's {', '.join(repr(key) for key in old) or 'obs'} is stored as files older than anndata 0.7 do, "
+            "and cannot be extended. Write a table (`-o answers.tsv`), or renew the file first: "
+            "python -c \"import anndata; anndata.read_h5ad('OLD.h5ad').write_h5ad('NEW.h5ad')\""
+        )
+        raise OutputError(msg)
+    for key in ("obsm", "uns"):
+        if key not in file:
+            _create_dict(file, key)
+    return obs
+
+
+def _make_room(file: h5py.File, obs: h5py.Group, columns: tuple[str, ...], *, force: bool) -> tuple[str, ...]:
+    """Remove what an earlier run wrote under the same names, and list the columns in `obs`."""
+    from h5py import string_dtype
+
+    written_before = set(_read_strings(file["uns"], f"{SLOTS.uns}/{COLUMNS_KEY}"))
+    present = [column for column in columns if column in obs]
+    foreign = [c for c in present if not c.startswith(DEFAULT_PREFIX) and c not in written_before]
+    if foreign and not force:
+        msg = (
+            f"The input's obs already holds {', '.join(foreign)}, not written by scrcl-assign. "
+            "Choose other column names with --obs-prefix, or replace these in the copy with --force."
+        )
+        raise OutputError(msg)
+    slots = [("obsm", SLOTS.embedding), ("obsm", SLOTS.map), ("uns", SLOTS.uns)]
+    replaced = [("obs", column) for column in present] + [(group, key) for group, key in slots if key in file[group]]
+    for group, key in replaced:
+        del file[group][key]
+    listed = [_text(key) for key in obs.attrs.get("column-order", ())]
+    order = [key for key in listed if key not in columns] + list(columns)
+    obs.attrs.create("column-order", order, dtype=string_dtype())
+    if not replaced:
+        return ()
+    return (f"The copy replaces {', '.join(f'{group}/{key}' for group, key in replaced)} of the input.",)
+
+
+def _read_strings(group: h5py.Group, path: str) -> list[str]:
+    return [_text(item) for item in group[path][()]] if path in group else []
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _create_array(group: h5py.Group, key: str, shape: tuple[int, ...], kind: Any = np.float32) -> h5py.Dataset:  # noqa: ANN401 - any dtype
+    # Contiguous and uncompressed: blocks are written in place, and embeddings hardly compress.
+    array = group.create_dataset(key, shape=shape, dtype=kind)
+    array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    return array
+
+
+def _create_dict(parent: h5py.Group, key: str) -> h5py.Group:
+    group = parent.create_group(key)
+    group.attrs.update({"encoding-type": "dict", "encoding-version": "0.1.0"})
+    return group
+
+
+def _write_strings(group: h5py.Group, key: str, values: list[str]) -> None:
+    from h5py import string_dtype
+
+    array = group.create_dataset(key, data=np.array(values, dtype=object), dtype=string_dtype())
+    array.attrs.update({"encoding-type": "string-array", "encoding-version": "0.2.0"})
+
+
+def _write_mapping(parent: h5py.Group, key: str, mapping: Mapping[str, object]) -> None:
+    """Write nested dicts of strings, numbers and lists of strings."""
+    from h5py import string_dtype
+
+    group = _create_dict(parent, key)
+    for name, value in mapping.items():
+        if isinstance(value, Mapping):
+            _write_mapping(group, name, value)
+        elif isinstance(value, list | tuple):
+            _write_strings(group, name, [str(item) for item in value])
+        elif isinstance(value, str):
+            scalar = group.create_dataset(name, data=value, dtype=string_dtype())
+            scalar.attrs.update({"encoding-type": "string", "encoding-version": "0.2.0"})
+        else:
+            scalar = group.create_dataset(name, data=_number(value))
+            scalar.attrs.update({"encoding-type": "numeric-scalar", "encoding-version": "0.2.0"})
+
+
+def _number(value: object) -> NDArray[Any]:
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        msg = f"uns holds strings, numbers, lists of strings and dicts of these, not {type(value).__name__}"
+        raise TypeError(msg)
+    return array

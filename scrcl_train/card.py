@@ -1,0 +1,146 @@
+"""The model card: what a bundle was trained on, how well it does, and where it must not be used."""
+
+from __future__ import annotations
+
+from scrcl_infer.contract import UNKNOWN, Manifest
+
+MAX_ROWS = 60
+"""Rows of a table; the manifest holds them all."""
+
+
+def write_card(manifest: Manifest, *, notes: str = "") -> str:
+    """Return the card as Markdown.
+
+    Parameters
+    ----------
+    manifest
+        Complete but for the files' checksums.
+    notes
+        Markdown put before the limits, e.g. figures from an independent data set.
+    """
+    parts = [_head(manifest), _populations(manifest), _types(manifest), _figures(manifest)]
+    if notes:
+        parts.append(f"## Tested on other data\n\n{notes.strip()}")
+    parts += [_limits(manifest), _origin(manifest)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _head(manifest: Manifest) -> str:
+    origin, genes = manifest.provenance, manifest.genes
+    named = f"labels of `{', '.join(origin.label_keys)}`" if origin.label_keys else "no labels: types are populations"
+    species = genes.species if genes.species != UNKNOWN else "not recognised from the gene names"
+    return "\n".join(
+        [
+            f"# {manifest.name}",
+            "",
+            "Maps each cell's raw counts to an embedding, a population, a type with a probability, and a place on the",
+            "map of the training cells. Each cell is answered on its own.",
+            "",
+            f"- Trained on: {origin.data_name}, {origin.n_cells:,} cells, {origin.n_genes:,} genes in the file",
+            f"- Species: {species}",
+            f"- Input: {len(genes.names):,} genes; raw counts and the cell's total over all its genes",
+            f"- Populations: {len(manifest.populations)}, found without labels",
+            f"- Types: {len(manifest.cell_types)}, from {named}",
+            f"- Licence of the training data: {origin.data_licence}",
+            "",
+            "```",
+            f"scrcl-assign new.h5ad --model {manifest.name} -o annotated.h5ad",
+            "```",
+        ]
+    )
+
+
+def _populations(manifest: Manifest) -> str:
+    rows = [
+        f"| {_cell(p.name)} | {_cell(p.cell_type)} | {p.n_cells:,} | {'' if p.purity is None else f'{p.purity:.0%}'} |"
+        for p in manifest.populations
+    ]
+    head = [
+        "## Populations",
+        "",
+        "| population | type | training cells | share of it with that label |",
+        "|---|---|---:|---:|",
+    ]
+    return "\n".join(head + _shorten(rows, 4))
+
+
+def _types(manifest: Manifest) -> str:
+    if not manifest.encoder.n_types:
+        return ""
+    rows = [f"| {_cell(t.name)} | {t.n_cells:,} | {t.ontology_id or ''} |" for t in manifest.cell_types]
+    head = ["## Types", "", "| type | training cells | Cell Ontology |", "|---|---:|---|"]
+    return "\n".join(head + _shorten(rows, 3))
+
+
+def _figures(manifest: Manifest) -> str:
+    calibration, parity = manifest.calibration, manifest.parity
+    lines = ["## How well it does", ""]
+    if calibration.n_held_out:
+        lines.append(
+            f"On {calibration.n_held_out:,} training cells held out of a first fit, {calibration.kept_fraction:.1%} "
+            f"score at or above {calibration.threshold:.4f}; below it a cell is '{UNKNOWN}'."
+        )
+        if calibration.expected_calibration_error is not None:
+            lines.append(
+                f"Probabilities are off by {calibration.expected_calibration_error:.1%} on average (expected "
+                f"calibration error) at temperature {calibration.temperature:.3f}."
+            )
+        lines.append("Cells of another donor, laboratory or chemistry are harder than held-out cells of the same data.")
+    else:
+        lines.append(
+            "Nothing could be held out of so few cells: probabilities are not calibrated, no cell is rejected."
+        )
+    lines += [
+        "",
+        f"The exported encoder was compared with the trained network on {parity.n_cells:,} cells: embedding within "
+        f"{parity.max_abs_diff:.1e}, {parity.label_agreement:.0%} the same population and type.",
+    ]
+    return "\n".join(lines)
+
+
+def _limits(manifest: Manifest) -> str:
+    genes = manifest.genes
+    species = f"other species than {genes.species}" if genes.species != UNKNOWN else "another species"
+    refused, warned = f"{genes.min_overlap:.0%}", f"{genes.warn_overlap:.0%}"
+    return "\n".join(
+        [
+            "## Where it must not be used",
+            "",
+            "- For diagnosis or any other decision about a patient.",
+            f"- For {species}, or for tissues that the training data do not hold: a type the model has not seen is",
+            f"  either '{UNKNOWN}' or the nearest type it knows, and it cannot be relied on to be the former.",
+            f"- Where the query lacks genes: it is refused when less than {refused} of the model's evidence",
+            f"  rests on genes it has; below {warned} there is a warning, and answers should be checked",
+            "  against marker genes.",
+            "- For conclusions about rare types that have a handful of training cells in the table above.",
+        ]
+    )
+
+
+def _origin(manifest: Manifest) -> str:
+    origin = manifest.provenance
+    versions = ", ".join(f"{name} {number}" for name, number in sorted(origin.versions.items()))
+    return "\n".join(
+        [
+            "## Provenance",
+            "",
+            f"- Made by {manifest.created_by}, preset `{origin.preset}`, seed {origin.seed}"
+            + (f", batches by `{origin.batch_key}`" if origin.batch_key else ""),
+            f"- Training data sha256: `{origin.data_sha256}`",
+            f"- Versions: {versions}",
+            f"- Contract: `{manifest.contract_id}`, schema {manifest.schema_version}",
+            "- Method: Peng et al., 'Refinement Contrastive Learning of Cell-Gene Associations for Unsupervised Cell",
+            "  Type Identification', arXiv 2512.10640; the per-cell encoder is distilled from it.",
+        ]
+    )
+
+
+def _cell(text: str) -> str:
+    """Text that cannot break a table row."""
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _shorten(rows: list[str], n_columns: int) -> list[str]:
+    if len(rows) <= MAX_ROWS:
+        return rows
+    return [*rows[:MAX_ROWS], f"| and {len(rows) - MAX_ROWS} more |" + " |" * (n_columns - 1)]

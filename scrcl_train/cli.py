@@ -1,0 +1,166 @@
+"""`scrcl-train`: the shell around `scrcl_train.pipeline.train` and what follows a training run.
+
+`scrcl-train DATA.h5ad -o BUNDLE` is short for `scrcl-train fit DATA.h5ad -o BUNDLE`.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scrcl_infer import shell
+
+if TYPE_CHECKING:
+    from scrcl_train.pipeline import TrainOptions, TrainResult
+
+PROG = "scrcl-train"
+FIT = "fit"
+WIDE = {"max_content_width": 110, "help_option_names": ["-h", "--help"]}
+# The lone \b keeps Typer from wrapping the lines below it.
+EXAMPLES = """\b
+Examples:
+  # find populations without labels, estimate how many, export a model
+  scrcl-train cells.h5ad -o my-model
+  # name them from a column of obs, and learn to tell its types
+  scrcl-train cells.h5ad -o my-model --labels cell_type --batch donor
+  # keep the populations and the embedding of the training cells too
+  scrcl-train cells.h5ad -o my-model --write-h5ad cells.scrcl.h5ad
+  # then assign other cells
+  scrcl-assign new.h5ad --model my-model -o new.types.h5ad
+  # the whole way on simulated cells, about two minutes
+  scrcl-train demo
+
+\b
+Options of training: scrcl-train fit --help
+Exit codes: 0 done, 2 wrong usage, 3 input, 6 output, 7 training, 8 export, 1 anything else
+"""
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.callback(invoke_without_command=True, epilog=EXAMPLES, context_settings=WIDE, no_args_is_help=True)
+def scrcl_train_cli(
+    version: Annotated[
+        bool, typer.Option("--version", callback=shell.version_callback(PROG), is_eager=True, help="Show it and exit.")
+    ] = False,
+) -> None:
+    """Find cell populations without labels (scRCL) and export a model that assigns new cells.
+
+    scrcl-train DATA.h5ad -o BUNDLE [OPTIONS]
+    """
+    del version
+
+
+@app.command(FIT, epilog=EXAMPLES, context_settings=WIDE)
+def fit_cli(
+    data: Annotated[Path, typer.Argument(metavar="DATA.h5ad", help="Raw counts. Never changed.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="Folder to write the model to.")],
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="OBS_KEY", help="Names populations and adds a type head. Never seen by the clustering."),
+    ] = None,
+    batch: Annotated[str | None, typer.Option(metavar="OBS_KEY", help="Donor, run or plate of each cell.")] = None,
+    n_populations: Annotated[
+        str, typer.Option("--n-populations", "-k", metavar="K|auto", help="How many populations to find.")
+    ] = "auto",
+    preset: Annotated[str, typer.Option(metavar="NAME", help="Settings: default, paper, paper:DATASET.")] = "default",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of the teacher.  [default: the preset's]")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same machine: same bytes.")] = 0,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to train.")] = "auto",
+    layer: Annotated[
+        str | None, typer.Option(metavar="X|raw|NAME", help="Matrix to read.  [default: the first that holds counts]")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model.  [default: the folder's]")] = None,
+    data_licence: Annotated[str, typer.Option(metavar="TEXT", help="Licence of the data, for the card.")] = "unknown",
+    write_h5ad: Annotated[
+        Path | None, typer.Option(metavar="OUT.h5ad", help="Copy of the data with what was found in it.")
+    ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Log, settings, checkpoints.  [default: BUNDLE.run]")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing outputs.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
+) -> None:
+    """Train on DATA.h5ad and write a model bundle."""
+    wanted = _parse_n_populations(n_populations)
+    shell.configure_logging(quiet=quiet)
+    from scrcl_train.pipeline import TrainOptions
+    from scrcl_train.presets import get_preset
+
+    options = TrainOptions(
+        config=get_preset(preset, epochs=epochs),
+        label_key=labels,
+        batch_key=batch,
+        n_populations=wanted,
+        layer=layer,
+        seed=seed,
+        device=device,
+    )
+    options = replace(options, name=name, data_licence=data_licence, run_dir=run_dir, resume=resume, force=force)
+    result = fit(data, output, replace(options, write_h5ad=write_h5ad), quiet=quiet)
+    if not quiet:
+        typer.echo(_summary(result, write_h5ad), err=True)
+    typer.echo(result.folder)
+
+
+def fit(data: Path, output: Path, options: TrainOptions, *, quiet: bool = False) -> TrainResult:
+    """Run `scrcl_train.pipeline.train` with progress on stderr."""
+    from scrcl_train.pipeline import train
+    from scrcl_train.progress import stderr_progress
+
+    return train(data, output, options, progress=stderr_progress(quiet=quiet))
+
+
+@app.command("demo", context_settings=WIDE)
+def demo_cli(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to make.")] = Path("scrcl-demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Of simulation and training.")] = 0,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to train.")] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
+) -> None:
+    """Simulate two batches, train on one, assign the other, and say how well it went (about two minutes)."""
+    shell.configure_logging(quiet=quiet)
+    from scrcl_train.demo import format_result, run_demo
+    from scrcl_train.progress import stderr_progress
+
+    typer.echo(format_result(run_demo(output, seed=seed, device=device, progress=stderr_progress(quiet=quiet))))
+
+
+def main() -> None:
+    """Run the command; the entry point of the installed script."""
+    commands = {command.name for command in app.registered_commands}
+    if len(sys.argv) > 1 and sys.argv[1] not in commands | {"--help", "-h", "--version"}:
+        sys.argv.insert(1, FIT)
+    sys.exit(shell.run(app, prog=PROG))
+
+
+def _parse_n_populations(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdigit() or int(text) < 1:
+        msg = f"must be a number from 1, or 'auto'; found {text!r}"
+        raise typer.BadParameter(msg, param_hint="--n-populations")
+    return int(text)
+
+
+def _summary(result: TrainResult, write_h5ad: Path | None) -> str:
+    manifest = result.bundle.manifest
+    calibration = manifest.calibration
+    error = calibration.expected_calibration_error
+    lines = [
+        f"{len(manifest.populations)} populations, {len(manifest.cell_types)} types; torch and onnxruntime differ by "
+        f"{manifest.parity.max_abs_diff:.1e} at most over {manifest.parity.n_cells:,} cells, labels agree.",
+        f"Held-out training cells: {calibration.kept_fraction:.1%} kept at the threshold"
+        + ("." if error is None else f", calibration error {error:.3f}."),
+        f"Model:        {result.folder}",
+        f"Log:          {result.run_dir}",
+    ]
+    if write_h5ad is not None:
+        lines.append(f"Annotated:    {write_h5ad}")
+    lines.append(f"Assign cells: scrcl-assign NEW.h5ad --model {result.folder} -o NEW.types.h5ad")
+    return "\n".join(lines)

@@ -1,0 +1,177 @@
+"""Read training data through the same reader that assigning uses, so that both see the same counts.
+
+Labels have a reader of their own: nothing that fits the teacher ever receives them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.sparse as sp
+
+from scrcl_infer.blocks import iter_csr_blocks
+from scrcl_infer.encoder import available_threads
+from scrcl_infer.errors import InputError
+from scrcl_infer.genes import clean_name, find_other_features, guess_species
+from scrcl_infer.h5ad import H5ad
+from scrcl_infer.matrix import choose_matrix, to_counts
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from scrcl_infer.result import InputState, MatrixReport
+
+ENSEMBL_ID = re.compile(r"^ENS[A-Z]*G\d{6,}|^WBGene\d{8}|^FBgn\d{7}")
+SYMBOL_COLUMNS = ("feature_name", "gene_symbols", "gene_symbol", "gene_names", "gene_name", "symbol", "Symbol")
+ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "feature_id", "ensembl")
+MIN_CELLS = 50
+MIN_GENES = 20
+LABEL_HOLES = frozenset({"", "nan", "NaN", "None", "NA", "<NA>", "unassigned", "Unassigned", "unknown", "Unknown"})
+"""Values of a label column that mean 'no label'."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Cells to learn from; holds no labels."""
+
+    path: Path
+    sha256: str
+    counts: sp.csr_matrix
+    """(n, g_all) float32, raw counts."""
+    library_size: NDArray[np.float32]
+    """(n,) total counts of each cell over all genes."""
+    gene_names: tuple[str, ...]
+    symbols: tuple[str, ...]
+    """'' where the file has none."""
+    ensembl_ids: tuple[str, ...]
+    """Without version; '' where the file has none."""
+    species: str
+    obs_names: NDArray[np.object_]
+    """(n,) names of the cells used."""
+    rows: NDArray[np.int64]
+    """(n,) rows of the file that are used: those with counts."""
+    n_rows: int
+    """Rows of the file."""
+    matrix: MatrixReport
+    batch: NDArray[np.int64] | None
+    """(n,) codes."""
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells n."""
+        return int(self.counts.shape[0])
+
+
+def read_training_data(
+    path: Path, *, layer: str | None = None, state: InputState = "auto", batch_key: str | None = None
+) -> TrainingData:
+    """Read counts and gene names of an `.h5ad`; cells without counts and features other than genes are left out.
+
+    Parameters
+    ----------
+    path
+        The file; never changed.
+    layer, state
+        Which matrix to read, and as what; see `scrcl_infer.matrix.choose_matrix`.
+    batch_key
+        Column of `obs` that tells batches apart.
+
+    Raises
+    ------
+    InputError
+        The file is no `.h5ad`, has too few cells or genes with counts, or lacks the batch column.
+    MatrixError
+        No matrix in it holds usable counts.
+    """
+    with H5ad(path) as source:
+        report = choose_matrix(source, layer=layer, state=state)
+        names = _strings(source.var_names(report.where))
+        keys = source.var_keys(report.where)
+        genes = np.flatnonzero(~find_other_features(source, report.where))
+        obs_names = source.obs_names()
+        columns = {key: source.var_column(key, report.where) for key in keys}
+        batch = None if batch_key is None else _strings(source.obs_column(batch_key))
+        blocks = iter_csr_blocks(source, report.where, block_size=4096, threads=available_threads())
+        counts = sp.vstack([to_counts(rows, report) for _, rows in blocks], format="csr")
+    text = {key: _strings(values) for key, values in columns.items() if values.dtype == object}
+    counts = sp.csr_matrix(counts[:, genes], dtype=np.float32)
+    n_rows = counts.shape[0]
+    rows = np.flatnonzero(np.asarray(counts.sum(axis=1)).ravel())
+    n_expressed = np.unique(counts.indices).size
+    if rows.size < MIN_CELLS or n_expressed < MIN_GENES:
+        msg = (
+            f"{path}: {report.where} holds {rows.size} cells with counts and {n_expressed} genes with counts; training "
+            f"needs at least {MIN_CELLS} cells and {MIN_GENES} genes. Name another matrix with --layer, or more data."
+        )
+        raise InputError(msg)
+    counts = counts[rows]
+    library = np.asarray(counts.sum(axis=1), dtype=np.float32).ravel()
+    symbols, ids = _gene_identities(names[genes], {key: values[genes] for key, values in text.items()})
+    return TrainingData(
+        path=path,
+        sha256=file_sha256(path),
+        counts=counts,
+        # Logged data may hold a part of the genes only; what the cells were scaled to is their library.
+        library_size=library if report.target_sum is None else np.full_like(library, report.target_sum),
+        gene_names=tuple(names[genes]),
+        symbols=symbols,
+        ensembl_ids=ids,
+        species=guess_species(ids if any(ids) else symbols),
+        obs_names=obs_names[rows],
+        rows=rows,
+        n_rows=n_rows,
+        matrix=report,
+        batch=None if batch is None else np.unique(batch[rows], return_inverse=True)[1].astype(np.int64),
+    )
+
+
+def read_labels(path: Path, key: str) -> NDArray[np.object_]:
+    """Read one label column (n,) as strings; '' where a cell has no label.
+
+    Used by naming, the label head, calibration and evaluation only.
+
+    Raises
+    ------
+    InputError
+        There is no such column (the text lists those there are), or fewer than two labels in it.
+    """
+    with H5ad(path) as source:
+        labels = _strings(source.obs_column(key))
+    labels = np.array(["" if label in LABEL_HOLES else label for label in labels], dtype=object)
+    if len(set(labels) - {""}) < 2:
+        found = sorted(set(labels) - {""})
+        msg = f"{path}: obs['{key}'] holds {found}; labels need at least two different values. Name another column."
+        raise InputError(msg)
+    return labels
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _strings(values: NDArray[np.object_]) -> NDArray[np.object_]:
+    return np.array([str(v) for v in values], dtype=object)
+
+
+def _gene_identities(
+    names: NDArray[np.object_], columns: dict[str, NDArray[np.object_]]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return symbols and Ensembl ids (without version), each '' where unknown."""
+    by_column = [columns[k] for k in (*ID_COLUMNS, *SYMBOL_COLUMNS) if k in columns]
+    symbols, ids = [""] * names.size, [""] * names.size
+    for source in (names, *by_column):
+        for i, name in enumerate(source):
+            if name in LABEL_HOLES:
+                continue
+            if ENSEMBL_ID.match(name):
+                ids[i] = ids[i] or clean_name(name)
+            else:
+                symbols[i] = symbols[i] or name
+    return tuple(symbols), tuple(ids)

@@ -1,0 +1,255 @@
+"""From a trained student to a model bundle: the ONNX file, the golden rows and the manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from scrcl_infer.contract import (
+    SCHEMA_VERSION,
+    TENSORS,
+    Bundle,
+    Calibration,
+    CellType,
+    Centroids,
+    EncoderSpec,
+    GeneGraph,
+    GeneTable,
+    Golden,
+    Manifest,
+    Parity,
+    Population,
+    Provenance,
+    SpatialSpec,
+)
+from scrcl_train.card import write_card
+from scrcl_train.parity import check_parity, run_onnx
+from scrcl_train.student import Student
+
+OPSET = 18
+"""Understood by onnxruntime 1.14 and later; the exporter's own, so that nothing has to be converted."""
+PARITY_CELLS = 2000
+GOLDEN_CELLS = 32
+GOLDEN_GAP = 1e-2
+"""A golden row's best answer leads by this in log posterior where such rows exist: another CPU must not tip it over."""
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """What a bundle holds besides the encoder and what follows from it."""
+
+    name: str
+    genes: GeneTable
+    populations: tuple[Population, ...]
+    cell_types: tuple[CellType, ...]
+    calibration: Calibration
+    provenance: Provenance
+    centroids: Centroids
+    gene_graph: GeneGraph
+    spatial: SpatialSpec | None = None
+
+
+def build_bundle(
+    student: Student,
+    parts: ModelParts,
+    counts: sp.csr_matrix,
+    library_size: NDArray[np.float32],
+    *,
+    seed: int = 0,
+) -> Bundle:
+    """Export the student, check that onnxruntime answers as torch does, and put the bundle together.
+
+    Parameters
+    ----------
+    student
+        Trained on the genes of `parts.genes`, in that order.
+    parts
+        Everything else; its shapes must fit the student.
+    counts
+        (n, G) raw counts of the training cells, of which `PARITY_CELLS` are compared and `GOLDEN_CELLS` kept.
+    library_size
+        (n,) or (n, 1) total counts over all genes.
+    seed
+        Chooses the cells.
+
+    Raises
+    ------
+    ExportError
+        The two runtimes differ (see `scrcl_train.parity.check_parity`).
+    ValueError
+        The number of genes, populations or types differs between student and parts.
+    """
+    _check_fit(student, parts)
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        name=parts.name,
+        created_by=f"scrcl {_own_version()}",
+        genes=parts.genes,
+        encoder=EncoderSpec(
+            OPSET, student.config.dim, student.n_populations, student.n_types, student.config.target_sum
+        ),
+        populations=parts.populations,
+        cell_types=parts.cell_types,
+        calibration=parts.calibration,
+        parity=Parity(0.0, 0.0, 0),
+        provenance=parts.provenance,
+        spatial=parts.spatial,
+    )
+    model = export_onnx(student, manifest.contract_id)
+    library = np.asarray(library_size, dtype=np.float32).reshape(-1, 1)
+    chosen = _choose(counts.shape[0], PARITY_CELLS, seed)
+    parity = check_parity(student, model, counts[chosen], library[chosen])
+    manifest = replace(manifest, parity=parity)
+    golden = make_golden(model, counts[chosen], library[chosen])
+    return Bundle(manifest, model, parts.centroids, parts.gene_graph, golden, write_card(manifest))
+
+
+def export_onnx(student: Student, contract_id: str) -> bytes:
+    """Serialise the student as one ONNX file that takes any number of cells.
+
+    Parameters
+    ----------
+    student
+        On the CPU.
+    contract_id
+        `Manifest.contract_id`, stamped into the file's metadata so that encoder and manifest cannot be mixed up.
+
+    Returns
+    -------
+    bytes
+        Opset `OPSET`, no external data, inputs and outputs named as in `scrcl_infer.contract.TENSORS`; no path, source
+        line or other trace of the machine it was made on.
+    """
+    import torch
+
+    outputs = [TENSORS.embedding, TENSORS.log_posterior, TENSORS.map]
+    if student.n_types:
+        outputs.append(TENSORS.log_type_posterior)
+    # Two example cells: a dimension of 1 would be taken as fixed.
+    example = (torch.ones(2, student.n_genes), torch.full((2, 1), float(student.n_genes)))
+    cells = torch.export.Dim("cells")
+    with _silence():
+        program = torch.onnx.export(
+            student.eval(),
+            example,
+            input_names=[TENSORS.counts, TENSORS.library_size],
+            output_names=outputs,
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            dynamic_shapes={TENSORS.counts: {0: cells}, TENSORS.library_size: {0: cells}},
+            verbose=False,
+        )
+    if program is None:  # pragma: no cover - the exporter's signature allows it for its older form only
+        msg = "torch.onnx.export returned nothing"
+        raise RuntimeError(msg)
+    model = program.model_proto
+    _strip(model)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "contract_id", contract_id
+    serialised: bytes = model.SerializeToString(deterministic=True)
+    return serialised
+
+
+def make_golden(model: bytes, counts: sp.csr_matrix, library_size: NDArray[np.float32]) -> Golden:
+    """Choose rows that cover the populations and are not near a tie, with onnxruntime's answers for them.
+
+    Parameters
+    ----------
+    model
+        Serialised encoder.
+    counts, library_size
+        (m, G) and (m, 1) of real cells to choose from.
+    """
+    answer = run_onnx(model, counts, library_size)
+    heads = [answer.log_posterior] + ([] if answer.log_type_posterior is None else [answer.log_type_posterior])
+    clear = np.min([_lead(head) for head in heads], axis=0) > GOLDEN_GAP
+    best = answer.log_posterior.argmax(axis=1)
+    # Clear rows first; among them the first of each population, then the second of each, and so on.
+    turn = np.zeros(best.size, dtype=np.int64)
+    for k in np.unique(best):
+        members = np.flatnonzero(best == k)
+        members = members[np.argsort(~clear[members], kind="stable")]
+        turn[members] = np.arange(members.size)
+    rows = np.sort(np.lexsort((best, turn, ~clear))[:GOLDEN_CELLS])
+    types = answer.log_type_posterior
+    return Golden(
+        counts=counts[rows].toarray().astype(np.float32),
+        library_size=np.asarray(library_size, dtype=np.float32).reshape(-1, 1)[rows],
+        embedding=answer.embedding[rows],
+        log_posterior=answer.log_posterior[rows],
+        map=answer.map[rows],
+        log_type_posterior=np.zeros((rows.size, 0), dtype=np.float32) if types is None else types[rows],
+    )
+
+
+def _lead(log_posterior: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Best minus second best of each row; infinite where there is one column only."""
+    if log_posterior.shape[1] < 2:
+        return np.full(len(log_posterior), np.inf, dtype=np.float32)
+    top = np.partition(log_posterior, -2, axis=1)[:, -2:]
+    lead: NDArray[np.float32] = top[:, 1] - top[:, 0]
+    return lead
+
+
+def _choose(n_cells: int, n_chosen: int, seed: int) -> NDArray[np.int64]:
+    rng = np.random.default_rng(seed)
+    return np.sort(rng.permutation(n_cells)[:n_chosen])
+
+
+def _check_fit(student: Student, parts: ModelParts) -> None:
+    # Without a head the types follow from populations, however many there are.
+    n_types = len(parts.cell_types) if student.n_types else 0
+    pairs = {
+        "genes": (student.n_genes, len(parts.genes.names)),
+        "populations": (student.n_populations, len(parts.populations)),
+        "types": (student.n_types, n_types),
+        "centroids": (student.n_populations, len(parts.centroids.centroids)),
+    }
+    wrong = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    if wrong:
+        msg = f"Student and parts do not fit, (student, parts): {wrong}. Build both from the same training run."
+        raise ValueError(msg)
+
+
+def _own_version() -> str:
+    try:
+        return version("scrcl")
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
+def _strip(model: object) -> None:
+    """Remove what the exporter notes about the source code: file paths, lines, class names."""
+    pending = [model]
+    while pending:
+        message = pending.pop()
+        for field in ("metadata_props", "doc_string"):
+            if hasattr(message, field):
+                message.ClearField(field)  # type: ignore[attr-defined]
+        graph = getattr(message, "graph", None)
+        if graph is not None:
+            pending += [graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info]
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the exporter's remarks (packages it did not find, deprecations of its own) off the console."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,262 @@
+"""From counts to what the teacher sees: variable genes, the input matrix, principal components, both graphs.
+
+Labels have no way in. Arrays are (cells, genes); the dense (n, g) matrix of variable genes is the largest thing made.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from scrcl_infer.errors import InputError
+from scrcl_train.config import GraphConfig, TrainConfig
+from scrcl_train.graphs import gene_graph, gram, knn_graph, spot_graph
+
+TARGET_SUM = 10_000.0
+"""Counts per cell after normalisation; also `EncoderSpec.target_sum`."""
+LOG_GRAPH_PCS = 50
+"""PCs that stand in for the genes in the `log_hvgs` graph of many cells (paper's code)."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the teacher sees of a data set."""
+
+    hvgs: NDArray[np.int64]
+    """(g,) columns of the count matrix, ascending."""
+    inputs: NDArray[np.float32] | sp.csr_matrix
+    """(n, g) matrix X; CSR where the values are counts or log1p."""
+    mean: NDArray[np.float32]
+    """(g,) mean of log1p(CP10k) over the cells."""
+    sd: NDArray[np.float32]
+    """(g,) standard deviation of log1p(CP10k), n - 1 in the denominator; 1 for constant genes."""
+    pcs: NDArray[np.float32]
+    """(n, p) principal components of the standardised and clipped matrix."""
+    cell_graph: sp.csr_matrix
+    """(n, n) symmetric 0/1 graph without loops."""
+    gene_graph: sp.csr_matrix
+    """(g, g) directed 0/1 graph; row i lists the nearest genes of gene i, itself included."""
+
+
+def prepare_features(
+    counts: sp.csr_matrix,
+    config: TrainConfig,
+    *,
+    batch: NDArray[np.generic] | None = None,
+    spatial: NDArray[np.floating] | None = None,
+    section: NDArray[np.generic] | None = None,
+    seed: int = 0,
+) -> Features:
+    """Choose genes, normalise, and build the graphs.
+
+    Parameters
+    ----------
+    counts
+        (n, g_all) raw counts of all genes; the library size is the row sum.
+    config
+        Settings of features and graph.
+    batch
+        (n,) names; variable genes are then chosen within each batch and combined.
+    spatial
+        (n, 2) coordinates, required for the `spots` graph.
+    section
+        (n,) names of spatial sections; no edge joins two of them.
+    seed
+        Of the approximate neighbour search.
+
+    Raises
+    ------
+    InputError
+        There are too few cells or genes, a cell holds no counts, or coordinates are missing.
+    """
+    counts = sp.csr_matrix(counts, dtype=np.float32)
+    library_size = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    _check(counts, library_size, config.graph, spatial)
+    log_all = normalise(counts, library_size)
+    hvgs = variable_genes(counts, log_all, config, batch=batch)
+    log = sp.csr_matrix(log_all[:, hvgs])
+    mean, sd = column_moments(log)
+    scaled = standardise(log, mean, sd, max_value=config.features.max_value)
+    pcs = principal_components(scaled, max(config.features.n_pcs, config.graph.n_graph_pcs))
+    inputs: NDArray[np.float32] | sp.csr_matrix
+    match config.features.values:
+        case "scaled":
+            inputs = scaled
+        case "scaled_uncentred":
+            inputs = standardise(log, np.zeros_like(mean), sd, max_value=config.features.max_value)
+        case "log1p":
+            inputs = log
+        case "counts":
+            inputs = sp.csr_matrix(counts[:, hvgs])
+    return Features(
+        hvgs=hvgs,
+        inputs=inputs,
+        mean=mean,
+        sd=sd,
+        pcs=pcs[:, : config.features.n_pcs],
+        cell_graph=_cell_graph(config.graph, pcs, log, (spatial, section), seed=seed),
+        gene_graph=gene_graph(inputs, n_neighbors=config.graph.gene_neighbors),
+    )
+
+
+def normalise(counts: sp.csr_matrix, library_size: NDArray[np.floating]) -> sp.csr_matrix:
+    """Return log1p of counts per ten thousand, (n, g) float32; rows without counts stay zero."""
+    scale = TARGET_SUM / np.maximum(library_size, 1.0)
+    log = counts.copy()
+    log.data = np.log1p(log.data * np.repeat(scale, np.diff(log.indptr))).astype(np.float32)
+    return log
+
+
+def variable_genes(
+    counts: sp.csr_matrix, log: sp.csr_matrix, config: TrainConfig, *, batch: NDArray[np.generic] | None = None
+) -> NDArray[np.int64]:
+    """Return the columns of the most variable genes, ascending.
+
+    Scanpy's `highly_variable_genes` among the genes that at least `min_cells` cells express.
+
+    Raises
+    ------
+    InputError
+        Fewer than two genes are expressed by enough cells, or scikit-misc is missing for `seurat_v3`.
+    """
+    features = config.features
+    expressed = np.flatnonzero(
+        np.bincount(counts.indices[counts.data > 0], minlength=counts.shape[1]) >= features.min_cells
+    )
+    if len(expressed) < 2:
+        msg = (
+            f"Only {len(expressed)} genes are expressed by at least {features.min_cells} cells; at least 2 are needed. "
+            "Give raw counts of more cells or genes."
+        )
+        raise InputError(msg)
+    if features.n_hvgs is None or features.n_hvgs >= len(expressed):
+        return expressed.astype(np.int64)
+    import pandas as pd
+    import scanpy
+    from anndata import AnnData
+
+    matrix = log if features.hvg_flavor == "seurat" else counts
+    table = AnnData(sp.csr_matrix(matrix[:, expressed]))
+    if batch is not None:
+        table.obs["batch"] = pd.Categorical(np.asarray(batch).astype(str))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scanpy's own deprecations
+        try:
+            scanpy.pp.highly_variable_genes(
+                table,
+                n_top_genes=features.n_hvgs,
+                flavor=features.hvg_flavor,
+                batch_key=None if batch is None else "batch",
+            )
+        except ImportError as error:
+            msg = "Genes by 'seurat_v3' need scikit-misc: pip install scikit-misc, or take hvg_flavor 'seurat'."
+            raise InputError(msg) from error
+    chosen: NDArray[np.int64] = expressed[table.var["highly_variable"].to_numpy()].astype(np.int64)
+    return chosen
+
+
+def column_moments(matrix: sp.csr_matrix) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return mean and standard deviation of each column, both (g,); the latter is 1 for constant columns."""
+    n_rows = matrix.shape[0]
+    wide = matrix.astype(np.float64)
+    mean = np.asarray(wide.mean(axis=0)).ravel()
+    squares = np.asarray(wide.power(2).sum(axis=0)).ravel()
+    variance = np.maximum(squares - n_rows * mean**2, 0.0) / max(n_rows - 1, 1)
+    sd = np.sqrt(variance)
+    sd[sd < 1e-8] = 1.0
+    return mean.astype(np.float32), sd.astype(np.float32)
+
+
+def standardise(
+    matrix: sp.csr_matrix, mean: NDArray[np.float32], sd: NDArray[np.float32], *, max_value: float
+) -> NDArray[np.float32]:
+    """Return (X - mean) / sd, clipped at +-max_value: (n, g) dense float32."""
+    scaled: NDArray[np.float32] = np.ascontiguousarray(matrix.toarray(), dtype=np.float32)
+    scaled -= mean
+    scaled /= sd
+    np.clip(scaled, -max_value, max_value, out=scaled)
+    return scaled
+
+
+def principal_components(matrix: NDArray[np.float32] | sp.csr_matrix, n_components: int) -> NDArray[np.float32]:
+    """Project centred rows on the leading eigenvectors of the covariance.
+
+    Parameters
+    ----------
+    matrix
+        (n, g), dense or CSR.
+    n_components
+        p, bounded by n - 1 and g.
+
+    Returns
+    -------
+    ndarray
+        (n, p) float32; the largest loading of each component is positive, so that signs never depend on chance.
+    """
+    from scipy.linalg import eigh
+
+    n_cells, n_genes = matrix.shape
+    n_components = min(n_components, n_cells - 1, n_genes)
+    mean = np.asarray(matrix.mean(axis=0, dtype=np.float64)).ravel()
+    covariance = (gram(matrix) - n_cells * np.outer(mean, mean)) / (n_cells - 1)
+    _, vectors = eigh(covariance, subset_by_index=(n_genes - n_components, n_genes - 1))
+    vectors = vectors[:, ::-1]  # (g, p), largest variance first
+    largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(n_components)]
+    vectors = vectors * np.where(largest < 0, -1.0, 1.0)
+    scores: NDArray[np.float32] = np.asarray(matrix @ vectors.astype(np.float32), dtype=np.float32)
+    scores -= (mean @ vectors).astype(np.float32)
+    return scores
+
+
+def _cell_graph(
+    graph: GraphConfig,
+    pcs: NDArray[np.float32],
+    log: sp.csr_matrix,
+    spots: tuple[NDArray[np.floating] | None, NDArray[np.generic] | None],
+    *,
+    seed: int,
+) -> sp.csr_matrix:
+    if graph.space == "spots":
+        coordinates, section = spots
+        return spot_graph(  # _check has seen that there are coordinates
+            np.asarray(coordinates),
+            n_neighbors=graph.n_neighbors,
+            section=section,
+            exact_below=graph.exact_below,
+            seed=seed,
+        )
+    if graph.space == "scaled_pcs":
+        points = pcs[:, : graph.n_graph_pcs]
+    elif log.shape[0] < graph.exact_below:
+        points = log.toarray()
+    else:
+        points = principal_components(log, LOG_GRAPH_PCS)
+    return knn_graph(points, n_neighbors=graph.n_neighbors, cosine=True, exact_below=graph.exact_below, seed=seed)
+
+
+def _check(
+    counts: sp.csr_matrix,
+    library_size: NDArray[np.floating],
+    graph: GraphConfig,
+    spatial: NDArray[np.floating] | None,
+) -> None:
+    if counts.shape[0] < 3:
+        msg = f"Training needs at least 3 cells; found {counts.shape[0]}. Give a file with more cells."
+        raise InputError(msg)
+    if not np.all(library_size > 0):
+        empty = np.flatnonzero(~(library_size > 0))
+        msg = (
+            f"{len(empty)} cells hold no counts (the first is row {empty[0]}); every training cell needs some. "
+            "Filter them out, e.g. with scanpy.pp.filter_cells(adata, min_counts=1)."
+        )
+        raise InputError(msg)
+    if graph.space == "spots" and spatial is None:
+        msg = "This preset joins neighbouring spots, but no coordinates were given. Pass obsm['spatial']."
+        raise InputError(msg)
+    if spatial is not None and len(spatial) != counts.shape[0]:
+        msg = f"There are {counts.shape[0]} spots but {len(spatial)} coordinates. Give one place per spot."
+        raise InputError(msg)

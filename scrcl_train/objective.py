@@ -1,0 +1,215 @@
+"""The three losses of scRCL, in time and memory linear in the number of cells.
+
+Peng et al., "Refinement Contrastive Learning of Cell-Gene Associations for Unsupervised Cell Type Identification",
+AAAI 2026, arXiv 2512.10640. Symbols: n cells, h columns of the embeddings E_1, E_2 (unit rows), d columns of Z_1, Z_2
+(unit rows), A the symmetric 0/1 cell graph without loops, Ã = A + I, δ_i = Σ_j Ã_ij, t the temperature,
+P_v = row softmax of E_v / t.
+
+The authors' code holds several dense n x n matrices. None is needed, because every double sum below either factorises
+or runs over the edges of the graph alone. Columns are worked through in blocks that are recomputed on the way back, so
+that besides the embeddings and their gradients only a few (n, block) arrays are alive.
+
+All log probabilities are taken relative to the uniform distribution, l_v = log(h P_v). No loss changes, since they only
+ever enter as differences, but float32 keeps its digits: near the uniform distribution log P is about -log h while the
+divergences are a thousand times smaller.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from scrcl_infer.errors import TrainingError
+from scrcl_train.layers import CellGraph
+
+BLOCK_ELEMENTS = 2**22
+"""Entries of one (n, block) array: 16 MiB in float32."""
+
+
+def embedding_distribution_alignment(emb_1: Tensor, emb_2: Tensor, *, temperature: float) -> Tensor:
+    r"""Embedding distribution alignment: both views spread their mass alike, over all entries and within each cell.
+
+    .. math::
+
+        L_{EDA} = J(\mathrm{softmax}(E_1/t), \mathrm{softmax}(E_2/t)) + \frac{1}{2n} \sum_i J(P_{1i}, P_{2i}), \qquad
+        J(p, q) = KL(p \| q) + KL(q \| p)
+
+    The first softmax runs over all n h entries. With r_v the mass that it gives to each cell, the chain rule of the
+    divergence turns that global term into row sums:
+
+    .. math::
+
+        J = \sum_i (r_{1i} - r_{2i}) (\log r_{1i} - \log r_{2i})
+            + \sum_i r_{1i} KL(P_{1i} \| P_{2i}) + r_{2i} KL(P_{2i} \| P_{1i})
+
+    Parameters
+    ----------
+    emb_1, emb_2
+        (n, h) embeddings of the two views, unit rows.
+    temperature
+        t, above 0.
+
+    Returns
+    -------
+    Tensor
+        Scalar, at least 0.
+
+    Raises
+    ------
+    TrainingError
+        The shapes differ, or there are fewer than two cells.
+    """
+    _check_pair(emb_1, emb_2)
+    blocks_1, blocks_2 = _column_blocks(emb_1), _column_blocks(emb_2)
+    offset_1, offset_2 = _log_mean_exp(blocks_1, temperature), _log_mean_exp(blocks_2, temperature)
+
+    def divergences(block_1: Tensor, block_2: Tensor) -> Tensor:
+        log_1, log_2 = block_1 / temperature - offset_1, block_2 / temperature - offset_2
+        change = log_1 - log_2
+        return torch.stack([(log_1.exp() * change).sum(1), -(log_2.exp() * change).sum(1)])  # (2, n)
+
+    kl_12, kl_21 = _sum_over_blocks(divergences, blocks_1, blocks_2) / emb_1.shape[1]
+    log_mass_1, log_mass_2 = offset_1[:, 0].log_softmax(0), offset_2[:, 0].log_softmax(0)
+    mass_1, mass_2 = log_mass_1.exp(), log_mass_2.exp()
+    over_all: Tensor = ((mass_1 - mass_2) * (log_mass_1 - log_mass_2)).sum() + (mass_1 * kl_12 + mass_2 * kl_21).sum()
+    within_cells: Tensor = (kl_12 + kl_21).sum() / (2 * len(emb_1))
+    return over_all + within_cells
+
+
+def neighbourhood_contrastive_alignment(
+    emb_1: Tensor, emb_2: Tensor, graph: CellGraph, *, temperature: float
+) -> Tensor:
+    r"""Neighbourhood contrastive alignment: a cell agrees with its neighbours' other view more than with all cells'.
+
+    .. math::
+
+        D_{ij} = KL(P_{1i} \| P_{2j}) + KL(P_{2j} \| P_{1i}), \qquad
+        L_{NCA} = \frac{1}{n} \sum_i \frac{\frac{1}{δ_i} \sum_j Ã_{ij} D_{ij}}{\frac{1}{n-1} \sum_{j \ne i} D_{ij}}
+
+    With η_v the row sums of P_v ∘ l_v, D_ij = η_1i + η_2j - P_1i·l_2j - l_1i·P_2j, and therefore
+
+    .. math::
+
+        \sum_j D_{ij} &= n η_{1i} - P_{1i} \cdot \sum_j l_{2j} + \sum_j η_{2j} - l_{1i} \cdot \sum_j P_{2j} \\
+        \sum_j Ã_{ij} D_{ij} &= δ_i η_{1i} - P_{1i} \cdot (Ã l_2)_i + (Ã η_2)_i - l_{1i} \cdot (Ã P_2)_i
+
+    Parameters
+    ----------
+    emb_1, emb_2
+        (n, h) embeddings of the two views, unit rows.
+    graph
+        The cell graph of the same n cells.
+    temperature
+        t, above 0.
+
+    Returns
+    -------
+    Tensor
+        Scalar; 1 where neighbours are no closer than other cells, 0 where they agree fully.
+
+    Raises
+    ------
+    TrainingError
+        The shapes differ, there are fewer than two cells, or the graph has another number of cells.
+    """
+    _check_pair(emb_1, emb_2, graph)
+    n_cells, width = emb_1.shape
+    blocks_1, blocks_2 = _column_blocks(emb_1), _column_blocks(emb_2)
+    offset_1, offset_2 = _log_mean_exp(blocks_1, temperature), _log_mean_exp(blocks_2, temperature)
+
+    def row_sums(block_1: Tensor, block_2: Tensor) -> Tensor:
+        l_1, l_2 = block_1 / temperature - offset_1, block_2 / temperature - offset_2
+        p_1, p_2 = l_1.exp() / width, l_2.exp() / width
+        near = p_1 * (graph.degree * l_1 - graph.looped @ l_2) - l_1 * (graph.looped @ p_2)
+        far = p_1 * (n_cells * l_1 - l_2.sum(0)) - l_1 * p_2.sum(0)
+        own = (p_1 - p_2) * (l_1 - l_2)
+        return torch.stack([near.sum(1), far.sum(1), own.sum(1), (p_2 * l_2).sum(1)])  # (4, n)
+
+    near, far, own, eta_2 = _sum_over_blocks(row_sums, blocks_1, blocks_2)
+    near = near + (graph.looped @ eta_2[:, None])[:, 0]
+    far = far + eta_2.sum() - own
+    loss: Tensor = ((near / graph.degree[:, 0]) / (far / (n_cells - 1))).mean()
+    return loss
+
+
+def cross_view_consistency(z_1: Tensor, z_2: Tensor, graph: CellGraph) -> Tensor:
+    r"""Cross-view consistency: similarities across the refined views reproduce the cell graph.
+
+    .. math::
+
+        L_{CVC} = \frac{1}{n^2} \| Z_1 Z_2^T - Ã \|_F^2
+                = \frac{1}{n^2} \left( \langle Z_1^T Z_1, Z_2^T Z_2 \rangle
+                  - 2 \sum_{(i,j) \in Ã} z_{1i} \cdot z_{2j} + nnz(Ã) \right)
+
+    Parameters
+    ----------
+    z_1, z_2
+        (n, d) refined embeddings of the two views, unit rows.
+    graph
+        The cell graph of the same n cells.
+
+    Returns
+    -------
+    Tensor
+        Scalar, at least 0 up to rounding.
+
+    Raises
+    ------
+    TrainingError
+        The shapes differ, there are fewer than two cells, or the graph has another number of cells.
+    """
+    _check_pair(z_1, z_2, graph)
+    everywhere = ((z_1.T @ z_1) * (z_2.T @ z_2)).sum()
+    on_edges = (z_1 * (graph.looped @ z_2)).sum()
+    # Divided before they are added: n^2 itself leaves float32's whole numbers at 4,096 cells.
+    scale = 1.0 / len(z_1) ** 2
+    return everywhere * scale - on_edges * (2 * scale) + graph.looped.n_stored * scale
+
+
+def _check_pair(view_1: Tensor, view_2: Tensor, graph: CellGraph | None = None) -> None:
+    if view_1.ndim != 2 or view_1.shape != view_2.shape or len(view_1) < 2:
+        msg = (
+            f"The two views must be matrices of one shape with at least two cells; found {tuple(view_1.shape)} and "
+            f"{tuple(view_2.shape)}. Take both from the same model."
+        )
+        raise TrainingError(msg)
+    if graph is not None and graph.n_cells != len(view_1):
+        msg = f"The graph has {graph.n_cells} cells, the views have {len(view_1)}. Build the graph from the same cells."
+        raise TrainingError(msg)
+
+
+def _column_blocks(emb: Tensor) -> tuple[Tensor, ...]:
+    """Return views of (n, block) columns each, of at most `BLOCK_ELEMENTS` entries where one column allows."""
+    return torch.split(emb, max(1, BLOCK_ELEMENTS // len(emb)), dim=1)
+
+
+def _log_mean_exp(blocks: tuple[Tensor, ...], temperature: float) -> Tensor:
+    """Return (n, 1): the logarithm of the mean over all h columns of exp(E / t)."""
+    width = sum(block.shape[1] for block in blocks)
+    parts = [
+        _recomputed(lambda block: (block / temperature).logsumexp(1), block, alone=len(blocks) == 1) for block in blocks
+    ]
+    return torch.stack(parts, dim=1).logsumexp(1, keepdim=True) - math.log(width)
+
+
+def _sum_over_blocks(
+    function: Callable[[Tensor, Tensor], Tensor], blocks_1: tuple[Tensor, ...], blocks_2: tuple[Tensor, ...]
+) -> Tensor:
+    """Add up what `function` returns for each pair of column blocks."""
+    alone = len(blocks_1) == 1
+    total = _recomputed(function, blocks_1[0], blocks_2[0], alone=alone)
+    for block_1, block_2 in zip(blocks_1[1:], blocks_2[1:], strict=True):
+        total = total + _recomputed(function, block_1, block_2, alone=alone)
+    return total
+
+
+def _recomputed(function: Callable[..., Tensor], *blocks: Tensor, alone: bool) -> Tensor:
+    """Call `function`, keeping none of its intermediates for the backward pass unless the block is the only one."""
+    if alone:
+        return function(*blocks)
+    result: Tensor = checkpoint(function, *blocks, use_reentrant=False, preserve_rng_state=False)
+    return result

@@ -1,0 +1,268 @@
+"""The whole way from counts to a bundle, and the only file that strings the steps.
+
+::
+
+    counts ── features ── teacher ── populations ─┬─ names ◂── labels, if any
+                                                  ├─ map
+                                                  └─ calibration ── student ── export ── parity check ── bundle
+
+Labels enter at the names, behind everything that is fitted without them.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scrcl_infer.bundle import write_bundle
+from scrcl_infer.contract import GeneTable, Provenance
+from scrcl_infer.errors import InputError, OutputError
+from scrcl_infer.write import check_path
+from scrcl_train.calibration import calibrate
+from scrcl_train.config import TrainConfig
+from scrcl_train.data import TrainingData, read_labels, read_training_data
+from scrcl_train.device import choose_device
+from scrcl_train.distil import Targets, distil
+from scrcl_train.export import ModelParts, build_bundle
+from scrcl_train.features import Features, prepare_features
+from scrcl_train.gene_structure import compute_evidence, compute_gene_graph
+from scrcl_train.naming import compute_types, encode_types, name_populations
+from scrcl_train.place import compute_map
+from scrcl_train.populations import Populations, find_populations, fit_centroids
+from scrcl_train.progress import TrainProgress
+from scrcl_train.student import predict
+from scrcl_train.trainer import Teacher, fit
+from scrcl_train.write import TrainingAnswers, write_training_h5ad
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from scrcl_infer.contract import Bundle
+
+logger = logging.getLogger(__name__)
+VERSIONS_KEPT = ("scrcl", "torch", "numpy", "scikit-learn", "scanpy", "onnx", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What to train on and how."""
+
+    config: TrainConfig = field(default_factory=TrainConfig)
+    label_key: str | None = None
+    """Column of `obs` that names populations and teaches the type head; never seen by the teacher."""
+    batch_key: str | None = None
+    n_populations: int | None = None
+    """None estimates the number."""
+    layer: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    name: str | None = None
+    """Name of the model; None takes the bundle folder's."""
+    data_licence: str = "unknown"
+    run_dir: Path | None = None
+    """Settings, log and checkpoints; None takes 'BUNDLE.run' beside the bundle."""
+    resume: bool = False
+    force: bool = False
+    """Replace an existing bundle."""
+    write_h5ad: Path | None = None
+    """Copy of the training data with populations, types and the teacher's embedding."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run found and where it lies."""
+
+    bundle: Bundle
+    folder: Path
+    run_dir: Path
+    populations: Populations
+    teacher: Teacher
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known of the training cells before the student is taught (n cells)."""
+
+    data: TrainingData
+    features: Features
+    teacher: Teacher
+    embedding: NDArray[np.float32]
+    """(n, D) in which the populations were found."""
+    populations: Populations
+    map: NDArray[np.float32]
+    """(n, 2) UMAP of the embedding."""
+    labels: NDArray[np.object_] | None
+    """(n,) strings, '' without label."""
+
+
+def train(path: Path, folder: Path, options: TrainOptions, *, progress: TrainProgress | None = None) -> TrainResult:
+    """Find the populations of a file, teach a per-cell encoder, and write the bundle.
+
+    Parameters
+    ----------
+    path
+        `.h5ad` with raw counts.
+    folder
+        The bundle to write.
+    options
+        See `TrainOptions`.
+    progress
+        Told of each step and epoch; None says nothing.
+
+    Raises
+    ------
+    InputError, MatrixError
+        The file cannot be used as it is.
+    OutputError
+        The bundle or the `.h5ad` copy exists and `force` is not set; said before any work is done.
+    TrainingError
+        Training diverged, or the run folder holds another run.
+    ExportError
+        The exported encoder does not answer as the trained one.
+    """
+    progress = progress or TrainProgress()
+    _check_outputs(path, folder, options)
+    run_dir = options.run_dir or folder.with_name(folder.name + ".run")
+    with progress.step("Reading counts"):
+        data = read_training_data(path, layer=options.layer, batch_key=options.batch_key)
+        labels = None if options.label_key is None else read_labels(path, options.label_key)[data.rows]
+    progress.say(f"{data.n_cells:,} cells x {len(data.gene_names):,} genes. {data.matrix.reason}")
+    with progress.step("Choosing genes, building graphs"):
+        features = prepare_features(data.counts, options.config, batch=data.batch, seed=options.seed)
+    with progress.epochs("Teacher") as report:
+        teacher = fit(
+            features,
+            options.config,
+            seed=options.seed,
+            device=options.device,
+            run_dir=run_dir,
+            resume=options.resume,
+            on_epoch=lambda log: report(
+                log.epoch,
+                {"loss": log.loss, "EDA": log.eda, "NCA": log.nca, "CVC": log.cvc},
+                options.config.teacher.epochs,
+            ),
+        )
+    with progress.step("Finding populations"):
+        embedding = clustered_embedding(teacher, options.config)
+        populations = find_populations(embedding, n_populations=options.n_populations, seed=options.seed)
+    progress.say(f"{populations.n_populations} populations{' (estimated)' if populations.chosen else ''}")
+    with progress.step("Drawing the map"):
+        place = compute_map(embedding, seed=options.seed)
+    found = Found(data, features, teacher, embedding, populations, place, labels)
+    bundle = _teach_student(found, options, folder.name, progress)
+    with progress.step("Writing"):
+        write_bundle(bundle, folder, force=options.force)
+        if options.write_h5ad is not None:
+            answers = TrainingAnswers(data.rows, populations.labels, embedding, found.map)
+            write_training_h5ad(path, options.write_h5ad, answers, bundle.manifest)
+    return TrainResult(bundle, folder, run_dir, populations, teacher)
+
+
+def clustered_embedding(teacher: Teacher, config: TrainConfig) -> NDArray[np.float32]:
+    """Return the embedding (n, D) in which populations are sought: [Z₁, Z₂] in the paper's presets, else [E₁, E₂]."""
+    parts = (teacher.z_1, teacher.z_2) if config.preset.startswith("paper") else (teacher.emb_1, teacher.emb_2)
+    return np.concatenate(parts, axis=1)
+
+
+def _teach_student(found: Found, options: TrainOptions, default_name: str, progress: TrainProgress) -> Bundle:
+    data, features = found.data, found.features
+    counts = data.counts[:, features.hvgs]
+    library_size = data.library_size
+    described, types = name_populations(found.populations.labels, found.labels)
+    type_names = compute_types(found.labels)
+    targets = Targets(
+        embedding=found.embedding,
+        populations=found.populations.labels,
+        n_populations=found.populations.n_populations,
+        map=found.map,
+        types=None if found.labels is None else encode_types(found.labels, type_names),
+        n_types=len(type_names),
+    )
+    device = choose_device(options.device)
+    with progress.epochs("Calibration") as report:
+        calibration = calibrate(
+            counts,
+            library_size,
+            targets,
+            seed=options.seed,
+            device=device,
+            on_epoch=lambda log: report(log.epoch, log.losses, log.n_epochs),
+        )
+    with progress.epochs("Student") as report:
+        student = distil(
+            counts,
+            library_size,
+            targets,
+            seed=options.seed,
+            device=device,
+            on_epoch=lambda log: report(log.epoch, log.losses, log.n_epochs),
+        )
+    with progress.step("Exporting, comparing torch and onnxruntime"):
+        answer = predict(student, counts, library_size)
+        parts = ModelParts(
+            name=options.name or default_name,
+            genes=_gene_table(data, features, compute_evidence(student, counts, library_size)),
+            populations=described,
+            cell_types=types,
+            calibration=calibration,
+            provenance=_provenance(data, options),
+            centroids=fit_centroids(answer.embedding, found.populations.labels, found.populations.n_populations),
+            gene_graph=compute_gene_graph(
+                counts,
+                library_size,
+                found.teacher.gene_embedding,
+                np.concatenate([found.teacher.z_1, found.teacher.z_2], axis=1),
+                found.populations.labels,
+            ),
+        )
+        return build_bundle(student, parts, counts, library_size, seed=options.seed)
+
+
+def _gene_table(data: TrainingData, features: Features, evidence: tuple[float, ...]) -> GeneTable:
+    return GeneTable(
+        names=tuple(data.gene_names[j] for j in features.hvgs),
+        symbols=tuple(data.symbols[j] for j in features.hvgs),
+        ensembl_ids=tuple(data.ensembl_ids[j] for j in features.hvgs),
+        evidence=evidence,
+        species=data.species,
+    )
+
+
+def _provenance(data: TrainingData, options: TrainOptions) -> Provenance:
+    versions = {"python": platform.python_version()}
+    for package in VERSIONS_KEPT:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return Provenance(
+        data_name=data.path.name,
+        data_sha256=data.sha256,
+        n_cells=data.n_cells,
+        n_genes=len(data.gene_names),
+        preset=options.config.preset,
+        seed=options.seed,
+        label_keys=() if options.label_key is None else (options.label_key,),
+        batch_key=options.batch_key,
+        versions=versions,
+        data_licence=options.data_licence,
+    )
+
+
+def _check_outputs(path: Path, folder: Path, options: TrainOptions) -> None:
+    """Refuse before the work what would be refused after it."""
+    if not path.is_file():
+        msg = f"There is no file {path}."
+        raise InputError(msg)
+    if folder.exists() and not options.force:
+        msg = f"{folder} exists. Name another folder with -o, or replace it with --force."
+        raise OutputError(msg)
+    if options.write_h5ad is not None:
+        check_path(options.write_h5ad, force=options.force, inputs=(path,))

@@ -1,0 +1,192 @@
+"""The per-cell encoder that is exported: raw counts of one cell in, embedding, posteriors and map out.
+
+It sees no graph and no other cell, so its answer for a cell depends on that cell only. The normalisation is part of the
+network, so that any ONNX runtime gives the same answer from raw counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+MIN_LIBRARY = 1e-6
+"""Library sizes are raised to this, so that a cell without counts gives log1p(0) and not 0 / 0."""
+MIN_SQUARED_NORM = 1e-12
+"""Floor of the embedding's squared length before the root; far below any trained cell's."""
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """Size of the student."""
+
+    hidden: int = 256
+    dim: int = 64
+    """Width D of the embedding."""
+    map_hidden: int = 64
+    dropout: float = 0.5
+    """Probability of zeroing a hidden unit while learning."""
+    target_sum: float = 10_000.0
+    """Counts per cell that the input is normalised to."""
+
+
+class StudentOutput(NamedTuple):
+    """Outputs in the order in which they are exported (N cells)."""
+
+    embedding: Tensor
+    """(N, D) unit rows."""
+    log_posterior: Tensor
+    """(N, K) natural log, rows of exp sum to 1."""
+    map: Tensor
+    """(N, 2) in the units of the map it was fitted to."""
+    log_type_posterior: Tensor | None
+    """(N, T), None without a type head."""
+
+
+class Student(nn.Module):
+    r"""One hidden layer with four heads.
+
+    Parameters
+    ----------
+    mean
+        (G,) mean log expression of the input genes over the training cells, from `fit_input_mean`.
+    config
+        Sizes; see `StudentConfig`.
+    n_populations
+        K >= 1.
+    n_types
+        T; 0 leaves the type head out.
+
+    Notes
+    -----
+    With x the counts and s the library size of a cell,
+
+    .. math:: v = log(1 + 10^4 x / s) - mean, \quad h = relu(W v + b)
+
+    and every head is linear in h, but the map, which has a hidden layer of its own. Genes are centred but not scaled:
+    scaling raises rarely seen genes to the weight of the others, and with them the noise of another batch.
+    """
+
+    def __init__(
+        self, mean: NDArray[np.float32], config: StudentConfig, *, n_populations: int, n_types: int = 0
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.n_types = n_types
+        self.mean = nn.Buffer(torch.from_numpy(mean.astype(np.float32)))
+        self.map_centre = nn.Buffer(torch.zeros(2))
+        self.map_scale = nn.Buffer(torch.ones(2))
+        self.first = nn.Linear(mean.size, config.hidden)
+        self.dropout = nn.Dropout(config.dropout)
+        self.embedding_head = nn.Linear(config.hidden, config.dim)
+        self.population_head = nn.Linear(config.hidden, n_populations)
+        self.type_head = nn.Linear(config.hidden, n_types) if n_types else None
+        self.map_head = nn.Sequential(
+            nn.Linear(config.hidden, config.map_hidden), nn.ReLU(), nn.Linear(config.map_hidden, 2)
+        )
+
+    @property
+    def n_genes(self) -> int:
+        """Number of input genes G."""
+        return int(self.mean.numel())
+
+    @property
+    def n_populations(self) -> int:
+        """Number of populations K."""
+        return self.population_head.out_features
+
+    def normalise(self, counts: Tensor, library_size: Tensor) -> Tensor:
+        """Return the centred log expression, (N, G), of counts (N, G) and library sizes (N, 1)."""
+        rate = counts * (self.config.target_sum / library_size.clamp(min=MIN_LIBRARY))  # (N, G)
+        # log(1 + x), not log1p, which ONNX lacks: both runtimes then round alike.
+        return torch.log(1 + rate) - self.mean
+
+    def forward(self, counts: Tensor, library_size: Tensor) -> StudentOutput:
+        """Map raw counts (N, G) and library sizes (N, 1), both float32, to all outputs."""
+        hidden = self.dropout(torch.relu(self.first(self.normalise(counts, library_size))))  # (N, h)
+        raw = self.embedding_head(hidden)  # (N, D)
+        embedding = raw / torch.sqrt((raw * raw).sum(dim=1, keepdim=True).clamp(min=MIN_SQUARED_NORM))
+        # The picture must not bend the features that the types rest on: no gradient from the map into the trunk.
+        place = self.map_head(hidden.detach()) * self.map_scale + self.map_centre  # (N, 2)
+        types = None if self.type_head is None else functional.log_softmax(self.type_head(hidden), dim=1)
+        return StudentOutput(embedding, functional.log_softmax(self.population_head(hidden), dim=1), place, types)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A student's answers as arrays (n cells)."""
+
+    embedding: NDArray[np.float32]
+    """(n, D) unit rows."""
+    log_posterior: NDArray[np.float32]
+    """(n, K)"""
+    map: NDArray[np.float32]
+    """(n, 2)"""
+    log_type_posterior: NDArray[np.float32] | None
+    """(n, T), None without a type head."""
+
+
+def predict(
+    student: Student, counts: sp.csr_matrix, library_size: NDArray[np.float32], *, block_size: int = 2048
+) -> Prediction:
+    """Run a student over cells, without dropout and in constant memory per block.
+
+    Parameters
+    ----------
+    student
+        The network; its mode is put back afterwards.
+    counts
+        (n, G) raw counts.
+    library_size
+        (n,) or (n, 1) total counts over all genes.
+    """
+    device = student.mean.device
+    library = np.asarray(library_size, dtype=np.float32).reshape(-1, 1)
+    outputs: list[list[NDArray[np.float32]]] = []
+    training = student.training
+    student.eval()
+    with torch.no_grad():
+        for start in range(0, max(counts.shape[0], 1), block_size):
+            rows = slice(start, start + block_size)
+            block = torch.from_numpy(counts[rows].toarray().astype(np.float32, copy=False)).to(device)
+            answer = student(block, torch.from_numpy(library[rows]).to(device))
+            outputs.append([part.cpu().numpy() for part in answer if part is not None])
+    student.train(training)
+    joined = [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
+    return Prediction(joined[0], joined[1], joined[2], joined[3] if student.n_types else None)
+
+
+def fit_input_mean(
+    counts: sp.csr_matrix, library_size: NDArray[np.float32], *, target_sum: float = 10_000.0
+) -> NDArray[np.float32]:
+    """Compute each gene's mean of log1p of counts per `target_sum` over the training cells, (G,).
+
+    Parameters
+    ----------
+    counts
+        (n, G) raw counts.
+    library_size
+        (n,) or (n, 1) total counts over all genes.
+    """
+    logged = log_normalise(counts, library_size, target_sum=target_sum)
+    mean: NDArray[np.float32] = (np.bincount(logged.indices, logged.data, counts.shape[1]) / counts.shape[0]).astype(
+        np.float32
+    )
+    return mean
+
+
+def log_normalise(
+    counts: sp.csr_matrix, library_size: NDArray[np.float32], *, target_sum: float = 10_000.0
+) -> sp.csr_matrix:
+    """Return log1p of counts per `target_sum`, (n, G) CSR float64: the student's input before centring."""
+    library = np.maximum(np.reshape(library_size, -1).astype(np.float64), MIN_LIBRARY)
+    logged = sp.csr_matrix(counts, dtype=np.float64, copy=True)
+    logged.sum_duplicates()
+    logged.data = np.log1p(logged.data * np.repeat(target_sum / library, np.diff(logged.indptr)))
+    return logged

@@ -1,0 +1,55 @@
+"""One tiny bundle of every released schema stays in `tests/data/bundles` for ever, and must stay readable.
+
+The newest is made by `python -m tests.make_bundle tests/data/bundles/vN`, once, when schema N is released; after that
+it is never made again, or it would follow the code that it is there to hold.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scrcl_infer.bundle import bundle_sha256, read_bundle, write_bundle
+from scrcl_infer.contract import FILES, OLDEST_SCHEMA_VERSION, SCHEMA_VERSION
+from scrcl_infer.encoder import Encoder
+from scrcl_infer.verify import check_encoder, verify_bundle
+
+ARCHIVE = Path(__file__).parents[1] / "data" / "bundles"
+VERSIONS = range(OLDEST_SCHEMA_VERSION, SCHEMA_VERSION + 1)
+# What the files were when their schema was released.
+SHA256 = {1: "46eb88a379dc847d50f5c7e96ba0087b8fbf94d88375c883620d1798dcd126e5"}
+CONTRACT_IDS = {1: "d883e59c003fb225"}
+
+
+def test_every_readable_schema_has_a_bundle() -> None:
+    assert sorted(path.name for path in ARCHIVE.iterdir()) == [f"v{version}" for version in VERSIONS]
+    assert sorted(SHA256) == sorted(CONTRACT_IDS) == list(VERSIONS)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_is_what_was_released(version: int) -> None:
+    assert bundle_sha256(ARCHIVE / f"v{version}") == SHA256[version]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_reads_and_replays(version: int) -> None:
+    folder = ARCHIVE / f"v{version}"
+    bundle = read_bundle(folder)
+    assert bundle.manifest.schema_version == version
+    # Also stamped into the encoder: were it computed in another way, no old bundle could be used.
+    assert bundle.manifest.contract_id == CONTRACT_IDS[version]
+    encoder = Encoder(bundle.encoder, threads=1)
+    check_encoder(encoder, bundle.manifest)
+    output = encoder.run(bundle.golden.counts, bundle.golden.library_size)
+    np.testing.assert_allclose(output.embedding, bundle.golden.embedding, atol=1e-5)
+    assert verify_bundle(folder).passed
+
+
+def test_the_newest_schema_is_written_as_it_was_released(tmp_path: Path) -> None:
+    """A changed key, order or encoding changes these bytes: then the schema version has to rise."""
+    released = ARCHIVE / f"v{SCHEMA_VERSION}"
+    written = write_bundle(read_bundle(released), tmp_path / "model")
+    for name in FILES:
+        assert (written / name).read_bytes() == (released / name).read_bytes(), name

@@ -1,0 +1,86 @@
+"""Every disagreement between the parts of a bundle is found, and named."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scrcl_infer.consistency import check_consistent
+from scrcl_infer.contract import Bundle
+from scrcl_infer.errors import BundleIntegrityError
+from tests.make_bundle import tiny_bundle
+
+
+def change(bundle: Bundle, path: str, value: Any) -> Bundle:
+    """Return a copy with one attribute, named by its path, set to another value."""
+    head, _, rest = path.partition(".")
+    inner = getattr(bundle, head)
+    if rest:
+        value = change(inner, rest, value)
+    return dataclasses.replace(bundle, **{head: value})
+
+
+@pytest.mark.parametrize("options", [{}, {"n_types": 0}, {"dim": 1, "n_populations": 1, "n_types": 1}])
+def test_accepts_what_fits(options: dict[str, Any]) -> None:
+    check_consistent(tiny_bundle(**options))
+
+
+TINY = tiny_bundle()
+MANIFEST, GRAPH, GOLDEN = TINY.manifest, TINY.gene_graph, TINY.golden
+WRONG: dict[str, tuple[str, Any, str]] = {
+    "genes: symbols": ("manifest.genes.symbols", ("A",), "genes.symbols has 1 entries, expected 40"),
+    "genes: ids": ("manifest.genes.ensembl_ids", (), "genes.ensembl_ids has 0 entries"),
+    "genes: evidence": ("manifest.genes.evidence", (1.0,), "genes.evidence has 1 entries"),
+    "genes: evidence sum": ("manifest.genes.evidence", (0.5,) * 40, "genes.evidence sums to 20.0"),
+    "genes: evidence sign": ("manifest.genes.evidence", (-1.0, 2.0) + (0.0,) * 38, "non-negative"),
+    "genes: evidence nan": ("manifest.genes.evidence", (float("nan"),) * 40, "genes.evidence sums to nan"),
+    "genes: twice": ("manifest.genes.names", ("A",) * 40, "holds a name twice"),
+    "populations": ("manifest.populations", MANIFEST.populations[:4], "populations has 4 entries, expected 5"),
+    "types": ("manifest.encoder.n_types", 3, "cell_types has 4 entries, expected 3"),
+    "types: twice": ("manifest.cell_types", MANIFEST.cell_types[:1] * 4, "names that differ"),
+    "types: unknown": (
+        "manifest.cell_types",
+        (*MANIFEST.cell_types[:3], dataclasses.replace(MANIFEST.cell_types[3], name="unknown")),
+        "none of them 'unknown'",
+    ),
+    "types: stranger": (
+        "manifest.populations",
+        (dataclasses.replace(MANIFEST.populations[0], cell_type="unheard of"), *MANIFEST.populations[1:]),
+        "'unheard of'",
+    ),
+    "temperature": ("manifest.calibration.temperature", 0.0, "temperature is 0.0"),
+    "temperature nan": ("manifest.calibration.temperature", float("nan"), "temperature is nan"),
+    "threshold": ("manifest.calibration.threshold", float("inf"), "threshold is inf"),
+    "centroids: dtype": ("centroids.centroids", np.zeros((5, 8)), "float64 (5, 8), expected float32 (5, 8)"),
+    "radii": ("centroids.radii", np.zeros((5, 1), np.float32), "radii is float32 (5, 1), expected float32 (5)"),
+    "graph: rows": ("gene_graph.indptr", GRAPH.indptr[:-1], "gene_graph.npz/indptr is int64 (40)"),
+    "graph: order": ("gene_graph.indptr", GRAPH.indptr[::-1].copy(), "does not rise from 0 to 120"),
+    "graph: end": ("gene_graph.indptr", GRAPH.indptr * 2, "does not rise from 0 to 120"),
+    "graph: range": ("gene_graph.indices", GRAPH.indices + 1, "expected 0 to 39"),
+    "graph: sign": ("gene_graph.indices", GRAPH.indices - 1, "expected 0 to 39"),
+    "graph: dtype": ("gene_graph.indices", GRAPH.indices.astype(np.int32), "indices is int32"),
+    "graph: correlations": ("gene_graph.correlations", GRAPH.correlations[1:], "expected float32 (120)"),
+    "graph: embedding": ("gene_graph.embedding", GRAPH.embedding[1:], "expected float32 (40, any)"),
+    "graph: association": ("gene_graph.association", GRAPH.association.T.copy(), "association is float32 (40, 5)"),
+    "golden: genes": ("golden.counts", GOLDEN.counts[:, 1:], "golden.npz/counts is float32 (32, 39)"),
+    "golden: library": ("golden.library_size", GOLDEN.library_size[1:], "library_size is float32 (31, 1)"),
+    "golden: types": ("golden.log_type_posterior", GOLDEN.map, "log_type_posterior is float32 (32, 2)"),
+    "golden: flat": ("golden.embedding", GOLDEN.embedding.ravel(), "embedding is float32 (256), expected"),
+}
+
+
+@pytest.mark.parametrize(("path", "value", "text"), WRONG.values(), ids=WRONG)
+def test_names_what_does_not_fit(path: str, value: Any, text: str) -> None:
+    with pytest.raises(BundleIntegrityError) as caught:
+        check_consistent(change(TINY, path, value))
+    assert text in str(caught.value).replace(",)", ")")
+
+
+def test_lists_all_that_does_not_fit() -> None:
+    bundle = change(TINY, "manifest.calibration.temperature", -1.0)
+    bundle = change(bundle, "centroids.radii", np.zeros(3, np.float32))
+    with pytest.raises(BundleIntegrityError, match=r"temperature is -1\.0.*; centroids\.npz/radii"):
+        check_consistent(bundle)
