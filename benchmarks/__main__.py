@@ -54,20 +54,33 @@ def spatial(  # noqa: PLR0917 - options
     run_benchmark("spatial", sets, tuple(range(seeds)), methods, (jobs, threads), output)
 
 
+@app.command()
+def transfer(  # noqa: PLR0917 - options
+    sets: SetsOption = "all",
+    seeds: SeedsOption = 5,
+    methods: MethodsOption = "all",
+    jobs: JobsOption = 1,
+    threads: ThreadsOption = 1,
+    output: OutputOption = None,
+) -> None:
+    """Train on one batch, map another, with every method; print and save the table."""
+    run_benchmark("transfer", sets, tuple(range(seeds)), methods, (jobs, threads), output)
+
+
 def run_benchmark(  # noqa: PLR0917 - one argument per option of the commands
     name: str, sets: str, seeds: tuple[int, ...], methods: str, workers: tuple[int, int], output: Path | None
 ) -> None:
     """Run one benchmark, print its Markdown to stdout and write both files."""
     from benchmarks.cache import Cache
-    from benchmarks.datasets import choose_sets, load_set
+    from benchmarks.datasets import choose_sets
     from benchmarks.runner import Plan, run_plan
     from benchmarks.table import RESULTS_FOLDER, format_table, write_table
 
     module = importlib.import_module(f"benchmarks.{name}")
     chosen = choose_methods(methods, module.METHODS, module.find_method)
-    plan = Plan(name, chosen, choose_sets(sets, module.SETS), seeds, *workers)
+    plan = Plan(name, chosen, getattr(module, "choose_sets", choose_sets)(sets, module.SETS), seeds, *workers)
     results = run_plan(plan, Cache())
-    table = module.make_table(plan, results, {item.name: load_set(item).cells.n_types for item in plan.sets})
+    table = module.make_table(plan, results, {item.name: item.load().cells.n_types for item in plan.sets})
     sys.stdout.write(format_table(table))
     for path in write_table(table, output or RESULTS_FOLDER):
         logging.getLogger("benchmarks").info("wrote %s", path)

@@ -56,9 +56,8 @@ def make_table(plan: Plan, results: Results, n_types: dict[str, int]) -> Table:
     """Return the table of finished calls."""
     groups = (("mean of the nine", NINE), ("mean of all", tuple(item.name for item in plan.sets)))
     notes = {name: f" (K = {k})" for name, k in n_types.items()}
-    return Table(
-        "clustering", PROTOCOL + _estimate_text(plan, results), METRICS, groups, plan, results, PACKAGES, notes
-    )
+    text = PROTOCOL + _estimate_text(plan, results)
+    return Table("clustering", text, METRICS, groups, plan, results, PACKAGES, row_notes=notes)
 
 
 def _estimate_text(plan: Plan, results: Results) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +25,14 @@ class DataSet:
     """File name without `.h5ad`."""
     label_key: str = LABEL_KEY
     batch_key: str | None = None
+
+    def key(self) -> dict[str, str]:
+        """Return what of the data decides an answer: part of the cache key."""
+        return {"data": fingerprint(data_folder() / f"{self.name}.h5ad"), "label_key": self.label_key}
+
+    def load(self) -> Labelled:
+        """Read the set; see `load_set`."""
+        return load_set(self)
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,7 @@ def choose_sets(names: str, group: tuple[DataSet, ...]) -> tuple[DataSet, ...]:
     return chosen
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def load_set(item: DataSet) -> Labelled:
     """Read a data set; cells without a label are left out, as no score could be given for them.
 
@@ -160,8 +167,3 @@ def fingerprint(path: Path) -> str:
     """Return the first 16 hexadecimal digits of a file's sha256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-def names_of(sets: Iterable[DataSet]) -> list[str]:
-    """Return the names of data sets."""
-    return [item.name for item in sets]

@@ -10,8 +10,6 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from benchmarks.datasets import Cells
-
 NumberOfClusters = Literal["given", "estimated"]
 
 
@@ -26,6 +24,8 @@ class Column:
     note: str = ""
     """Printed under the table, e.g. that labels were used."""
     is_ours: bool = False
+    uses_labels: bool = False
+    """Never printed as the best."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Method:
 
     name: str
     columns: tuple[Column, ...]
-    prepare: Callable[[Cells], Any]
-    """Work that does not depend on the seed; timed and kept for the next seed."""
-    run: Callable[[Any, Cells, int], Outcome]
+    prepare: Callable[[Any], Any]
+    """Work on the cells (`datasets.Cells` or `pairs.Transfer`) that no seed changes; timed, kept for the next seed."""
+    run: Callable[[Any, Any, int], Outcome]
     """(prepared, cells, seed) -> outcome."""
     version: str = "1"
     """To be raised with every change that may change the answer."""

@@ -126,7 +126,14 @@ def make_paper(epochs: int | None = None) -> Method:
         name,
         (
             Column(name, f"paper preset, last epoch{words}", "given", note=width, is_ours=True),
-            Column(f"{name}-selected", f"paper preset, LABEL-SELECTED epoch{words}", "given", note=note, is_ours=True),
+            Column(
+                f"{name}-selected",
+                f"paper preset, LABEL-SELECTED epoch{words}",
+                "given",
+                note=note,
+                is_ours=True,
+                uses_labels=True,
+            ),
         ),
         prepare_paper,
         run,

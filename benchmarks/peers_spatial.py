@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from benchmarks.datasets import Cells
-from benchmarks.methods import Column, Method, Outcome
+from benchmarks.methods import Column, Method, NumberOfClusters, Outcome
 from benchmarks.peers_clustering import (
     MAX_VALUE,
     N_STARTS,
@@ -20,8 +20,7 @@ from benchmarks.peers_clustering import (
     compute_graph,
 )
 
-N_HVGS = 3000
-"""Kept where the file holds more genes."""
+MIN_CELLS = 3
 N_SPOTS = 5
 N_STEPS = 10
 N_PCS = 20
@@ -39,7 +38,7 @@ def spot_graph(places: NDArray[np.float64], n_neighbors: int) -> sp.csr_matrix:
 
 
 def compute_smoothed_pcs(cells: Cells, *, n_steps: int = N_STEPS) -> NDArray[np.float32]:
-    """Return (n, 20) float32 PCs of scaled log-normalised expression, smoothed over the graph of the 5 nearest spots.
+    """Return (n, 20) float32 PCs of scaled log-normalised genes, smoothed over the graph of the 5 nearest spots.
 
     Raises
     ------
@@ -48,27 +47,23 @@ def compute_smoothed_pcs(cells: Cells, *, n_steps: int = N_STEPS) -> NDArray[np.
     """
     import anndata
     import scanpy as sc
-    from sklearn.decomposition import PCA
 
     if cells.spatial is None:
         msg = f"{cells.name} has no obsm['spatial']; the spatial benchmark needs the places of the spots."
         raise ValueError(msg)
     adata = anndata.AnnData(cells.counts.copy())
-    sc.pp.filter_genes(adata, min_cells=1)
+    sc.pp.filter_genes(adata, min_cells=MIN_CELLS)
     sc.pp.normalize_total(adata, target_sum=1e4)
     sc.pp.log1p(adata)
-    if adata.n_vars > N_HVGS:
-        sc.pp.highly_variable_genes(adata, n_top_genes=N_HVGS, flavor="seurat")
-        adata = adata[:, adata.var["highly_variable"].to_numpy()].copy()
     sc.pp.scale(adata, max_value=MAX_VALUE)
     links = spot_graph(cells.spatial, N_SPOTS) + sp.identity(adata.n_obs)
     half = sp.diags(1 / np.sqrt(np.asarray(links.sum(axis=1)).ravel()))
     smooth = (half @ links @ half).tocsr()
-    values = np.asarray(adata.X, dtype=np.float64)
+    sc.pp.pca(adata, n_comps=min(N_PCS, min(adata.shape) - 1), random_state=0)
+    values = np.asarray(adata.obsm["X_pca"], dtype=np.float64)
     for _ in range(n_steps):
         values = smooth @ values
-    pcs = PCA(min(N_PCS, min(values.shape) - 1), random_state=0, svd_solver="full" if values.shape[1] < 500 else "auto")
-    return np.asarray(pcs.fit_transform(values), dtype=np.float32)
+    return values.astype(np.float32)
 
 
 def cluster_mixture(values: NDArray[np.float32], n_clusters: int, seed: int) -> NDArray[np.int64]:
@@ -88,15 +83,21 @@ def cluster_ward(values: NDArray[np.float32], n_clusters: int, seed: int) -> NDA
 
 
 def vote(clusters: NDArray[np.int64], places: NDArray[np.float64], n_voters: int = N_VOTERS) -> NDArray[np.int64]:
-    """Replace each spot's cluster by the majority of its nearest spots, as the authors do; ties go to the lowest."""
+    """Replace each spot's cluster by the majority of its nearest spots, as the authors do; ties go to the nearest."""
     from sklearn.neighbors import NearestNeighbors
 
     n_voters = min(n_voters, len(places) - 1)
     near = NearestNeighbors(n_neighbors=n_voters).fit(places).kneighbors(return_distance=False)
     codes, index = np.unique(clusters, return_inverse=True)
-    counts = np.zeros((len(places), len(codes)), dtype=np.int64)
-    np.add.at(counts, (np.repeat(np.arange(len(places)), n_voters), index[near].ravel()), 1)
-    return np.asarray(codes[counts.argmax(axis=1)], dtype=np.int64)
+    votes = np.zeros((len(places), len(codes)))
+    rows = np.arange(len(places))
+    # Counted from the farthest to the nearest; the bonus of the nearest voter of a cluster only decides ties.
+    bonus = np.zeros_like(votes)
+    for j in reversed(range(n_voters)):
+        voter = index[near[:, j]]
+        votes[rows, voter] += 1
+        bonus[rows, voter] = 1 - j / n_voters
+    return np.asarray(codes[(votes + bonus / 2).argmax(axis=1)], dtype=np.int64)
 
 
 def with_vote(found: dict[str, NDArray[np.int64]], cells: Cells) -> Outcome:
@@ -106,13 +107,11 @@ def with_vote(found: dict[str, NDArray[np.int64]], cells: Cells) -> Outcome:
     return Outcome(found | voted)
 
 
-def two_columns(name: str, title: str, *, k: str = "given", is_ours: bool = False) -> tuple[Column, Column]:
+def two_columns(
+    name: str, title: str, *, k: NumberOfClusters = "given", is_ours: bool = False
+) -> tuple[Column, Column]:
     """Return the columns of a method without and with the vote."""
-    kind = "given" if k == "given" else "estimated"
-    return (
-        Column(name, title, kind, is_ours=is_ours),
-        Column(f"{name}-voted", f"{title}, voted", kind, is_ours=is_ours),
-    )
+    return Column(name, title, k, is_ours=is_ours), Column(f"{name}-voted", f"{title}, voted", k, is_ours=is_ours)
 
 
 def _method(
@@ -123,7 +122,13 @@ def _method(
         two_columns(name, title),
         compute_smoothed_pcs,
         lambda pcs, cells, seed: with_vote({name: cluster(pcs, cells.n_types, seed)}, cells),
-        settings={"hvgs": N_HVGS, "spots": N_SPOTS, "steps": N_STEPS, "pcs": N_PCS, "starts": starts, "voters": N_VOTERS},
+        settings={
+            "spots": N_SPOTS,
+            "steps": N_STEPS,
+            "pcs": N_PCS,
+            "starts": starts,
+            "voters": N_VOTERS,
+        },
         packages=PEER_PACKAGES,
     )
 
@@ -138,7 +143,7 @@ def _leiden() -> Method:
         *two_columns("smoothed-leiden-k", "smoothed PCA + Leiden at true K"),
         *two_columns("smoothed-leiden", "smoothed PCA + Leiden, r = 1", k="estimated"),
     )
-    settings = {"hvgs": N_HVGS, "spots": N_SPOTS, "steps": N_STEPS, "pcs": N_PCS, "voters": N_VOTERS}
+    settings = {"spots": N_SPOTS, "steps": N_STEPS, "pcs": N_PCS, "voters": N_VOTERS}
     return Method("smoothed-leiden", columns, compute_smoothed_pcs, run, settings=settings, packages=PEER_PACKAGES)
 
 

@@ -12,21 +12,42 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from benchmarks.cache import Cache, Call
-from benchmarks.datasets import Cells, DataSet, data_folder, fingerprint, load_set
 from benchmarks.methods import Method, Outcome
 
 logger = logging.getLogger(__name__)
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
-Scorer = Callable[[NDArray[Any], Cells, ArrayLike], dict[str, float]]
+Scorer = Callable[[NDArray[Any], Any, ArrayLike], dict[str, float]]
 """(clusters, cells, labels) -> scores."""
+
+
+class Seen(Protocol):
+    """What a method may see: `datasets.Cells` or `pairs.Transfer`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells data apart."""
+
+
+class Item(Protocol):
+    """What is run on: a data set, or a pair of them."""
+
+    @property
+    def name(self) -> str:
+        """Name in the table and in the cache."""
+
+    def key(self) -> dict[str, str]:
+        """Return what of the data decides an answer."""
+
+    def load(self) -> Any:  # noqa: ANN401 - `cells` for the method, `labels` for the scores
+        """Read it: `cells` is what a method may see, `labels` what scores compare with."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +57,7 @@ class Plan:
     benchmark: str
     """Module under `benchmarks` with `METHODS`, `find_method` and `score`; workers look methods up there."""
     methods: tuple[Method, ...]
-    sets: tuple[DataSet, ...]
+    sets: tuple[Item, ...]
     seeds: tuple[int, ...]
     jobs: int = 1
     """Worker processes."""
@@ -57,14 +78,13 @@ class Results:
 def run_plan(plan: Plan, cache: Cache) -> Results:
     """Run a plan, taking finished calls from the cache; one that fails is reported and leaves the others alone."""
     results, waiting = Results(), []
-    folder = data_folder()
     for item in plan.sets:
-        data_key = fingerprint(folder / f"{item.name}.h5ad")
+        data_key = item.key()
         for method in plan.methods:
             if method.missing():
                 continue
             for seed in plan.seeds:
-                key = method.cache_key() | {"data": data_key, "label_key": item.label_key}
+                key = method.cache_key() | data_key
                 call = Call(plan.benchmark, method.name, item.name, seed, key)
                 stored = cache.get(call)
                 if stored is None:
@@ -76,7 +96,7 @@ def run_plan(plan: Plan, cache: Cache) -> Results:
     return results
 
 
-def _make_calls(plan: Plan, waiting: Sequence[tuple[Call, DataSet]], cache: Cache, results: Results) -> None:
+def _make_calls(plan: Plan, waiting: Sequence[tuple[Call, Item]], cache: Cache, results: Results) -> None:
     if not waiting:
         return
     # BLAS and OpenMP read these when they are loaded: in the workers, which start from nothing ('spawn').
@@ -100,7 +120,7 @@ def _make_calls(plan: Plan, waiting: Sequence[tuple[Call, DataSet]], cache: Cach
             logger.info("[%d/%d] %s on %s, seed %d: %.1f s", n_done, len(waiting), *where, result["seconds"])
 
 
-def run_call(benchmark: str, method_name: str, item: DataSet, seed: int) -> dict[str, Any]:
+def run_call(benchmark: str, method_name: str, item: Item, seed: int) -> dict[str, Any]:
     """Make one call and score it; runs in a worker.
 
     Returns
@@ -110,7 +130,7 @@ def run_call(benchmark: str, method_name: str, item: DataSet, seed: int) -> dict
     module = importlib.import_module(f"benchmarks.{benchmark}")
     method = module.find_method(method_name, module.METHODS)
     try:
-        data = load_set(item)
+        data = item.load()
         prepared, prepare_seconds = _prepare(method, data.cells)
         begin = time.perf_counter()
         outcome = method.run(prepared, data.cells, seed)
@@ -122,7 +142,7 @@ def run_call(benchmark: str, method_name: str, item: DataSet, seed: int) -> dict
     return {"columns": columns, "seconds": seconds, "prepare_seconds": prepare_seconds}
 
 
-def score_outcome(outcome: Outcome, cells: Cells, labels: NDArray[Any], score: Scorer) -> dict[str, dict[str, float]]:
+def score_outcome(outcome: Outcome, cells: Seen, labels: NDArray[Any], score: Scorer) -> dict[str, dict[str, float]]:
     """Score every column; of epochs, keep the one with the best NMI against the labels, as the authors do."""
     columns = {key: score(found, cells, labels) for key, found in outcome.clusters.items()}
     for key, epochs in outcome.epochs.items():
@@ -136,7 +156,7 @@ _PREPARED: dict[str, tuple[str, Any, float]] = {}
 """Method name -> fingerprint of the data set last prepared, what came out, seconds; per worker process."""
 
 
-def _prepare(method: Method, cells: Cells) -> tuple[Any, float]:
+def _prepare(method: Method, cells: Seen) -> tuple[Any, float]:
     kept = _PREPARED.get(method.name)
     if kept is None or kept[0] != cells.fingerprint:
         _PREPARED.clear()  # one prepared data set at a time keeps a worker small

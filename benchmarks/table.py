@@ -40,6 +40,8 @@ class Table:
     plan: Plan
     results: Results
     packages: tuple[str, ...]
+    kinds: Mapping[str, str] = field(default_factory=lambda: {"given": "K given", "estimated": "K estimated"})
+    """Words for the columns' kinds."""
     row_notes: Mapping[str, str] = field(default_factory=dict)
     """Data set -> text after its name, e.g. its number of types."""
 
@@ -60,7 +62,7 @@ def scores_of(table: Table, column: str, data: str, metric: str) -> list[float]:
 def format_table(table: Table) -> str:
     """Return the whole Markdown text."""
     parts = [f"# {table.benchmark.capitalize()} benchmark", table.protocol, _head(table)]
-    for kind, words in (("given", "K given"), ("estimated", "K estimated")):
+    for kind, words in table.kinds.items():
         columns = [(m, c) for m in table.plan.methods for c in m.columns if c.k == kind]
         for metric in table.metrics if columns else ():
             if metric == "n_clusters" and kind == "given":
@@ -119,17 +121,19 @@ def summarise(table: Table, column: str, sets: Sequence[str], metric: str) -> tu
 
 def _grid(table: Table, columns: Sequence[tuple[Method, Column]], metric: str) -> str:
     head = ["data set", *(c.title + (" †" if c.note else "") for _, c in columns)]
+    contest = [not c.uses_labels for _, c in columns]
     rows = []
     for item in table.plan.sets:
         note = table.row_notes.get(item.name, "")
         cells = [_cell(table, m, c, item.name, metric) for m, c in columns]
-        rows.append([item.name + note, *_mark_best(cells, metric)])
+        rows.append([item.name + note, *_mark_best(cells, metric, contest)])
     names = [item.name for item in table.plan.sets]
     for title, wanted in table.groups:
         if not set(wanted) <= set(names) or metric == "n_clusters":
             continue
         means = [summarise(table, c.key, wanted, metric) for _, c in columns]
-        rows.append([f"**{title}**", *_mark_best(["" if m is None else _pair(*m) for m in means], metric)])
+        cells = ["" if m is None else _pair(*m) for m in means]
+        rows.append([f"**{title}**", *_mark_best(cells, metric, contest)])
     return format_grid(head, rows)
 
 
@@ -156,15 +160,15 @@ def _pair(mean: float, sd: float) -> str:
     return f"{mean:.3f} ± {sd:.3f}"
 
 
-def _mark_best(cells: list[str], metric: str) -> list[str]:
-    """Set the highest mean (lowest calibration error) in bold, to the three digits shown."""
-    if metric == "n_clusters":
+def _mark_best(cells: list[str], metric: str, contest: Sequence[bool]) -> list[str]:
+    """Set the highest mean (lowest calibration error) of those in the contest in bold, to the three digits shown."""
+    pairs = zip(cells, contest, strict=True)
+    shown = [float(cell.split(" ±")[0]) if fair and "±" in cell else None for cell, fair in pairs]
+    values = [value for value in shown if value is not None]
+    if metric == "n_clusters" or not values:
         return cells
-    shown = [float(cell.split(" ±")[0]) for cell in cells if "±" in cell]
-    if not shown:
-        return cells
-    best = min(shown) if metric == "calibration_error" else max(shown)
-    return [f"**{cell}**" if "±" in cell and float(cell.split(" ±")[0]) == best else cell for cell in cells]
+    best = min(values) if metric == "calibration_error" else max(values)
+    return [f"**{cell}**" if value == best else cell for cell, value in zip(cells, shown, strict=True)]
 
 
 def _seconds(table: Table) -> str:

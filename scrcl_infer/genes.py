@@ -102,21 +102,7 @@ def match_genes(
     species = _model_species(genes), guess_species(next(iter(names.values())).tolist())
     fold_case = UNKNOWN in species or species[0] == species[1]
     candidates = list(_candidates(names, genes, fold_case=fold_case))
-    columns = np.full(len(kept), NOT_USED, dtype=np.int32)
-    found = np.zeros(len(genes.names), dtype=bool)
-    labels: list[str] = []
-    while candidates:
-        gains = [_gain(c, columns, found, weights, kept) for c in candidates]
-        best = int(np.argmax(gains))
-        if gains[best] <= 0:
-            break
-        candidate = candidates.pop(best)
-        free = (columns == NOT_USED) & kept & (candidate.hits >= 0)
-        free[free] = ~found[candidate.hits[free]]
-        columns[free] = candidate.hits[free]
-        found[candidate.hits[free]] = True
-        labels.append(candidate.label)
-    columns[~kept] = LEFT_OUT
+    columns, found, labels = _choose_columns(candidates, weights, kept)
     order = np.argsort(-weights, kind="stable")
     report = GeneReport(
         n_model=len(found),
@@ -131,6 +117,28 @@ def match_genes(
     if report.weighted_overlap < floor or not report.n_found:
         raise GeneOverlapError(_refusal(report, floor, names, genes, species))
     return GeneMatch(columns, found, report)
+
+
+def _choose_columns(
+    candidates: list[_Candidate], weights: NDArray[np.float64], kept: NDArray[np.bool_]
+) -> tuple[NDArray[np.int32], NDArray[np.bool_], list[str]]:
+    """Let the candidates that carry most evidence claim columns first; return column map, genes found, labels."""
+    columns = np.full(len(kept), NOT_USED, dtype=np.int32)
+    found = np.zeros(len(weights), dtype=bool)
+    labels: list[str] = []
+    while candidates:
+        gains = [_gain(c, columns, found, weights, kept) for c in candidates]
+        best = int(np.argmax(gains))
+        if gains[best] <= 0:
+            break
+        candidate = candidates.pop(best)
+        free = (columns == NOT_USED) & kept & (candidate.hits >= 0)
+        free[free] = ~found[candidate.hits[free]]
+        columns[free] = candidate.hits[free]
+        found[candidate.hits[free]] = True
+        labels.append(candidate.label)
+    columns[~kept] = LEFT_OUT
+    return columns, found, labels
 
 
 def guess_species(names: Iterable[str]) -> str:

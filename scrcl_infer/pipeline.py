@@ -21,9 +21,10 @@ from scrcl_infer.encoder import Encoder, available_threads
 from scrcl_infer.errors import BundleError
 from scrcl_infer.genes import GeneMatch, match_genes
 from scrcl_infer.h5ad import Source, iter_blocks, open_source
-from scrcl_infer.matrix import choose_matrix
+from scrcl_infer.matrix import choose_matrix, to_counts
 from scrcl_infer.result import AssignedBlock, Assignment, AssignOptions, GeneReport, MatrixReport, Summary
 from scrcl_infer.tally import Collector, Tally
+from scrcl_infer.verify import check_encoder
 from scrcl_infer.write import Target, check_target, open_sink
 
 if TYPE_CHECKING:
@@ -203,7 +204,8 @@ class Model:
             threads=threads,
             log1p=query.matrix.state == "log1p10k",
         )
-        for block in blocks:
+        for stored in blocks:
+            block = to_counts(stored, query.matrix)
             output = encoder.run(block.counts, block.library_size)
             has_counts = block.counts.max(axis=1) > 0
             answers = decide(
@@ -215,7 +217,9 @@ class Model:
 
     def _encoder(self, threads: int) -> Encoder:
         if threads not in self._encoders:
-            self._encoders[threads] = Encoder(self.bundle.encoder, threads=threads)
+            encoder = Encoder(self.bundle.encoder, threads=threads)
+            check_encoder(encoder, self.manifest)
+            self._encoders[threads] = encoder
         return self._encoders[threads]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -113,4 +112,3 @@ class Assignment:
     embedding: NDArray[np.float32]
     map: NDArray[np.float32]
     summary: Summary
-    written: Path | None = None

@@ -135,7 +135,23 @@ def _replay(encoder: Encoder, bundle: Bundle) -> tuple[list[Check], tuple[float,
         checks.append(Check(f"replay of {name}", differences[name] <= bound, detail))
     agreement = _label_agreement(output, golden)
     checks.append(Check("replay of labels", agreement == 1, f"{agreement:.2%} of rows agree, expected all"))
+    checks.append(_check_neighbours(encoder, golden, output))
     return checks, (differences[TENSORS.embedding], agreement)
+
+
+def _check_neighbours(encoder: Encoder, golden: Golden, output: EncoderOutput) -> Check:
+    """Run the rows in other places and beside other rows: the bytes must stay."""
+    everything = np.arange(len(golden.counts))
+    others = set()
+    for rows in (everything[::-1], everything[1::2]):
+        again = encoder.run(golden.counts[rows], golden.library_size[rows])
+        others |= {
+            name
+            for name in TOLERANCES
+            if (value := getattr(again, name)) is not None and value.tobytes() != getattr(output, name)[rows].tobytes()
+        }
+    found = f"{', '.join(sorted(others))} changed" if others else "nothing changed"
+    return Check("replay beside other cells", not others, f"{found}, to the last bit")
 
 
 def _max_abs_diff(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:

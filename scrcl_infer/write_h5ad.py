@@ -7,8 +7,11 @@ the copy stays as it is, bit for bit.
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +20,7 @@ from numpy.typing import NDArray
 from scrcl_infer.atomic import HiddenFile, output_errors
 from scrcl_infer.errors import OutputError
 from scrcl_infer.result import AssignedBlock
-from scrcl_infer.write import DEFAULT_PREFIX, SLOTS, Labels, Target, encode
+from scrcl_infer.write import DEFAULT_PREFIX, SLOTS, ColumnNames, Labels, Target, encode
 
 if TYPE_CHECKING:
     import h5py
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
 
 COLUMNS_KEY = "obs_columns"
 """In `uns['scrcl']`: the obs columns that were written, so that a later run may replace them."""
+NO_RESERVING = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What file systems answer that cannot reserve space."""
+SLACK = 1 << 20
+"""Bytes reserved for names and headers."""
 CODES_BLOCK = 1 << 20
 """Codes renumbered at a time."""
 
@@ -64,6 +71,7 @@ class H5adSink:
         self.columns = columns = target.columns
         with output_errors(self.path):
             shutil.copyfile(source.path, hidden.path)
+            _reserve(hidden.path, source.n_cells * 4 * (dim + len(ColumnNames._fields) + 2))
             # Nobody else knows the hidden file, and network file systems often refuse locks.
             self.file = h5py.File(hidden.path, "r+", locking=False)
         try:
@@ -132,6 +140,21 @@ class _Categorical:
             self.codes[rows] = new_codes[self.codes[rows]]
         names = [name for name, used in zip(self.names, self.used, strict=True) if used]
         _write_strings(self.group, "categories", names)
+
+
+def _reserve(path: Path, n_bytes: int) -> None:
+    """Lengthen the file by what will be written; closing cuts it to what was needed.
+
+    A full disk shows now, and not after hours; and HDF5 cannot always close a file that it cannot write.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), path.stat().st_size, n_bytes + SLACK)
+        except OSError as error:
+            if error.errno not in NO_RESERVING:
+                raise
 
 
 def _check_layout(file: h5py.File) -> h5py.Group:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scrcl_infer import shell
+from scrcl_infer.cli import InputStateChoice
 
 if TYPE_CHECKING:
     from scrcl_train.pipeline import TrainOptions, TrainResult
@@ -74,6 +75,7 @@ def fit_cli(
     layer: Annotated[
         str | None, typer.Option(metavar="X|raw|NAME", help="Matrix to read.  [default: the first that holds counts]")
     ] = None,
+    input_state: Annotated[InputStateChoice, typer.Option(help="What that matrix holds.")] = InputStateChoice.auto,
     name: Annotated[str | None, typer.Option(help="Name of the model.  [default: the folder's]")] = None,
     data_licence: Annotated[str, typer.Option(metavar="TEXT", help="Licence of the data, for the card.")] = "unknown",
     write_h5ad: Annotated[
@@ -98,11 +100,12 @@ def fit_cli(
         batch_key=batch,
         n_populations=wanted,
         layer=layer,
+        input_state=input_state.value,
         seed=seed,
-        device=device,
     )
+    options = replace(options, device=device, write_h5ad=write_h5ad)
     options = replace(options, name=name, data_licence=data_licence, run_dir=run_dir, resume=resume, force=force)
-    result = fit(data, output, replace(options, write_h5ad=write_h5ad), quiet=quiet)
+    result = fit(data, output, options, quiet=quiet)
     if not quiet:
         typer.echo(_summary(result, write_h5ad), err=True)
     typer.echo(result.folder)

@@ -12,13 +12,14 @@ from typing import Any, Literal, get_args
 from scrcl_infer.errors import TrainingError
 
 HvgFlavor = Literal["seurat", "seurat_v3"]
-Values = Literal["counts", "log1p", "scaled", "scaled_uncentred"]
+Values = Literal["counts", "log1p", "scaled", "scaled_uncentred", "pcs"]
 GraphSpace = Literal["scaled_pcs", "log_hvgs", "spots"]
+Refinement = Literal["paper", "programs"]
 
 
 @dataclass(frozen=True)
 class FeatureConfig:
-    """From counts to the matrix X (n, g) that both views see."""
+    """From counts to the matrix X that both views see, (n, g) or for `pcs` (n, p)."""
 
     n_hvgs: int | None = 2000
     """Highly variable genes kept; None keeps all genes that enough cells express."""
@@ -26,8 +27,9 @@ class FeatureConfig:
     """Dispersion of log1p data in bins of the mean, or variance of counts about a fitted trend."""
     min_cells: int = 3
     """Cells that must express a gene for it to be considered."""
-    values: Values = "scaled"
-    """Raw counts; log1p of counts per ten thousand; that, standardised per gene; or divided by the sd only."""
+    values: Values = "pcs"
+    """Raw counts; log1p of counts per ten thousand; that, standardised per gene; or divided by the sd only; or the
+    principal components of the standardised matrix, which confines the first layers' gene weights to their span."""
     max_value: float = 10.0
     """Standardised values are clipped here, in units of the sd."""
     n_pcs: int = 50
@@ -55,7 +57,7 @@ class GraphConfig:
     """PCs used for `scaled_pcs`."""
     exact_below: int = 10_000
     """Fewer cells than this: exact neighbours; from here on approximate ones (and 50 PCs in place of `log_hvgs`)."""
-    gene_neighbors: int = 5
+    gene_neighbors: int = 10
     """Nearest genes of each gene, itself included."""
 
     def __post_init__(self) -> None:
@@ -69,7 +71,9 @@ class GraphConfig:
 class TeacherConfig:
     """The two views, the refinement, the objective and its optimiser (paper section 'Method')."""
 
-    hidden: int = 256
+    refinement: Refinement = "programs"
+    """The paper's gene convolution, or signed gene programs with a balanced consistency (see `scrcl_train.model`)."""
+    hidden: int = 128
     """Width h of both views."""
     dim: int = 32
     """Width d of the gene embedding and of Z."""
@@ -77,21 +81,22 @@ class TeacherConfig:
     """Steps s of the graph filter on the input of view 1 and view 2."""
     dropout: float = 0.3
     """Probability of zeroing an entry in training."""
-    temperature: float = 0.1
+    temperature: float = 1.0
     """t of the softmax over embeddings."""
     lambda_nca: float = 10.0
     """λ₁, weight of the neighbourhood contrastive alignment."""
     lambda_cvc: float = 1.0
     """λ₂, weight of the cross-view consistency."""
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     """Of Adam."""
     weight_decay: float = 0.0
     """Of Adam, added to the gradient."""
-    epochs: int = 40
+    epochs: int = 80
     """Full-batch steps."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
+        _one_of("refinement", self.refinement, get_args(Refinement))
         for name in ("hidden", "dim", "epochs"):
             _at_least(name, getattr(self, name), 1)
         for name in ("lambda_nca", "lambda_cvc", "weight_decay"):
@@ -115,6 +120,15 @@ class TrainConfig:
     features: FeatureConfig = field(default_factory=FeatureConfig)
     graph: GraphConfig = field(default_factory=GraphConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse parts that do not go together."""
+        if (self.features.values == "pcs") != (self.teacher.refinement == "programs"):
+            msg = (
+                f"The refinement {self.teacher.refinement!r} does not go with the input {self.features.values!r}: "
+                "'programs' starts from 'pcs', 'paper' from a matrix of genes."
+            )
+            raise TrainingError(msg)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""

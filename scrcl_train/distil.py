@@ -63,7 +63,7 @@ class DistilConfig:
     weight_decay: float = 1e-2
     max_gradient: float = 5.0
     """Norm that the gradient is cut down to."""
-    class_weight_exponent: float = 0.5
+    class_weight_exponent: float = 0.25
     """A type's weight in the loss falls with its frequency to this power; 1 would drown common types in rare noise."""
 
 

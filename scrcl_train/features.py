@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from scrcl_infer.errors import InputError
 from scrcl_train.config import GraphConfig, TrainConfig
-from scrcl_train.graphs import gene_graph, gram, knn_graph, spot_graph
+from scrcl_train.graphs import gene_graph, gene_program_graph, gram, knn_graph, spot_graph
 
 TARGET_SUM = 10_000.0
 """Counts per cell after normalisation; also `EncoderSpec.target_sum`."""
+PC_SCALE, PC_SCALE_LEADING = 2.0, 10
+"""As input, components are brought to this mean standard deviation over so many leading ones; their ratios stay."""
 LOG_GRAPH_PCS = 50
 """PCs that stand in for the genes in the `log_hvgs` graph of many cells (paper's code)."""
 
@@ -29,17 +31,19 @@ class Features:
     hvgs: NDArray[np.int64]
     """(g,) columns of the count matrix, ascending."""
     inputs: NDArray[np.float32] | sp.csr_matrix
-    """(n, g) matrix X; CSR where the values are counts or log1p."""
+    """(n, g) matrix X; CSR where the values are counts or log1p. For `pcs` (n, p): scores at one common scale."""
     mean: NDArray[np.float32]
     """(g,) mean of log1p(CP10k) over the cells."""
     sd: NDArray[np.float32]
     """(g,) standard deviation of log1p(CP10k), n - 1 in the denominator; 1 for constant genes."""
     pcs: NDArray[np.float32]
     """(n, p) principal components of the standardised and clipped matrix."""
+    loadings: NDArray[np.float32]
+    """(g, p) unit columns; the components are the centred standardised matrix times these."""
     cell_graph: sp.csr_matrix
     """(n, n) symmetric 0/1 graph without loops."""
     gene_graph: sp.csr_matrix
-    """(g, g) directed 0/1 graph; row i lists the nearest genes of gene i, itself included."""
+    """(g, g) 0/1 graph; row i lists the nearest genes of gene i, itself included; symmetric for `pcs`."""
 
 
 def prepare_features(
@@ -81,9 +85,12 @@ def prepare_features(
     log = sp.csr_matrix(log_all[:, hvgs])
     mean, sd = column_moments(log)
     scaled = standardise(log, mean, sd, max_value=config.features.max_value)
-    pcs = principal_components(scaled, max(config.features.n_pcs, config.graph.n_graph_pcs))
+    pcs, loadings = principal_components(scaled, max(config.features.n_pcs, config.graph.n_graph_pcs))
+    n_pcs = config.features.n_pcs
     inputs: NDArray[np.float32] | sp.csr_matrix
     match config.features.values:
+        case "pcs":
+            inputs = pcs[:, :n_pcs] * np.float32(PC_SCALE / pcs[:, :PC_SCALE_LEADING].std(axis=0).mean())
         case "scaled":
             inputs = scaled
         case "scaled_uncentred":
@@ -97,9 +104,16 @@ def prepare_features(
         inputs=inputs,
         mean=mean,
         sd=sd,
-        pcs=pcs[:, : config.features.n_pcs],
+        pcs=pcs[:, :n_pcs],
+        loadings=loadings[:, :n_pcs],
         cell_graph=_cell_graph(config.graph, pcs, log, (spatial, section), seed=seed),
-        gene_graph=gene_graph(inputs, n_neighbors=config.graph.gene_neighbors),
+        gene_graph=(
+            gene_program_graph(
+                loadings[:, :n_pcs] * pcs[:, :n_pcs].std(axis=0), n_neighbors=config.graph.gene_neighbors
+            )
+            if config.features.values == "pcs"
+            else gene_graph(inputs, n_neighbors=config.graph.gene_neighbors)
+        ),
     )
 
 
@@ -182,7 +196,9 @@ def standardise(
     return scaled
 
 
-def principal_components(matrix: NDArray[np.float32] | sp.csr_matrix, n_components: int) -> NDArray[np.float32]:
+def principal_components(
+    matrix: NDArray[np.float32] | sp.csr_matrix, n_components: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Project centred rows on the leading eigenvectors of the covariance.
 
     Parameters
@@ -194,8 +210,9 @@ def principal_components(matrix: NDArray[np.float32] | sp.csr_matrix, n_componen
 
     Returns
     -------
-    ndarray
-        (n, p) float32; the largest loading of each component is positive, so that signs never depend on chance.
+    scores, loadings
+        (n, p) and (g, p) float32; the largest loading of each component is positive, so that signs never depend on
+        chance.
     """
     from scipy.linalg import eigh
 
@@ -209,7 +226,7 @@ def principal_components(matrix: NDArray[np.float32] | sp.csr_matrix, n_componen
     vectors = vectors * np.where(largest < 0, -1.0, 1.0)
     scores: NDArray[np.float32] = np.asarray(matrix @ vectors.astype(np.float32), dtype=np.float32)
     scores -= (mean @ vectors).astype(np.float32)
-    return scores
+    return scores, vectors.astype(np.float32)
 
 
 def _cell_graph(
@@ -234,7 +251,7 @@ def _cell_graph(
     elif log.shape[0] < graph.exact_below:
         points = log.toarray()
     else:
-        points = principal_components(log, LOG_GRAPH_PCS)
+        points, _ = principal_components(log, LOG_GRAPH_PCS)
     return knn_graph(points, n_neighbors=graph.n_neighbors, cosine=True, exact_below=graph.exact_below, seed=seed)
 
 

@@ -22,6 +22,8 @@ MAX_WIDTH = 24.0
 """Inches."""
 CELLS_PER_POPULATION = 60
 """Cells of each population that the heatmap shows."""
+SMALL = 0.02
+"""Groups with a smaller share of the cells get their name above them on the map."""
 EDGE_FROM = 0.05
 """PAGA connectivities below it are not drawn."""
 
@@ -44,7 +46,8 @@ def draw_umap(places: NDArray[np.float32], groupings: Mapping[str, NDArray[np.ob
             size = float(np.clip(POINTS / len(places), 2, 30)) / 2
             axis.scatter(own[:, 0], own[:, 1], s=size, color=colour, linewidths=0, rasterized=True)
         for name in names:
-            _write_name(axis, name, np.median(places[groups == name], axis=0))
+            own = places[groups == name]
+            _write_name(axis, name, np.median(own, axis=0), lift=0 if len(own) > SMALL * len(places) else 11)
         axis.set(title=title, xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[])
     _save(figure, path)
 
@@ -134,8 +137,8 @@ def draw_paga(
                 axis.plot(line[:, 0], line[:, 1], color="0.6", linewidth=0.5 + 5 * connectivities[i, j], zorder=1)
     area = 60 + 700 * np.sqrt(sizes / sizes.max())
     axis.scatter(places[:, 0], places[:, 1], s=area, color=choose_colours(len(names)), edgecolors="black", zorder=2)
-    for name, place in zip(names, places, strict=True):
-        _write_name(axis, name, place)
+    for name, place, width in zip(names, places, np.sqrt(area), strict=True):
+        _write_name(axis, name, place, lift=width / 2 + 7)
     axis.margins(0.15)
     axis.set(
         title=f"PAGA (connectivity of {EDGE_FROM} and more)", xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[]
@@ -215,18 +218,20 @@ def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=DPI, metadata={"Software": None})
 
 
-def _write_name(axis: Axes, name: str, place: NDArray[Any]) -> None:
+def _write_name(axis: Axes, name: str, place: NDArray[Any], *, lift: float = 0.0) -> None:
+    """Write a name at a place, raised by `lift` points so that it does not hide what is small."""
     from matplotlib.patheffects import withStroke
 
-    halo = [withStroke(linewidth=2.5, foreground="white")]
     axis.annotate(
         str(name),
         (float(place[0]), float(place[1])),
+        xytext=(0, lift),
+        textcoords="offset points",
         ha="center",
         va="center",
         fontsize=9,
         fontweight="bold",
-        path_effects=halo,
+        path_effects=[withStroke(linewidth=2.5, foreground="white")],
         zorder=3,
     )
 

@@ -113,9 +113,10 @@ def find_neighbours(correlation: NDArray[np.float32], n_neighbors: int) -> NDArr
 def compute_evidence(student: Student, counts: sp.csr_matrix, library_size: NDArray[np.float32]) -> tuple[float, ...]:
     r"""Compute the share of the student's evidence that rests on each gene.
 
-    .. math:: e_g \propto \lVert W_{\cdot g} \rVert_2 \, \mathrm{sd}(v_g)
+    .. math:: e_g \propto \lVert W_{\cdot g} \rVert_2^2 \, \mathrm{var}(v_g)
 
-    with W the first layer and v its input, the log expression.
+    with W the first layer and v its input, the log expression: the gene's share in the variance of the hidden units,
+    as far as genes vary on their own.
 
     Parameters
     ----------
@@ -132,7 +133,7 @@ def compute_evidence(student: Student, counts: sp.csr_matrix, library_size: NDAr
     n_genes = counts.shape[1]
     _, sd = _moments(log_normalise(counts, library_size, target_sum=student.config.target_sum))
     weight = np.linalg.norm(student.first.weight.detach().cpu().numpy().astype(np.float64), axis=0)
-    evidence = weight * sd
+    evidence = (weight * sd) ** 2
     total = evidence.sum()
     share = evidence / total if total > 0 else np.full(n_genes, 1 / n_genes)
     return tuple(float(value) for value in share)

@@ -146,6 +146,26 @@ def gene_graph(inputs: NDArray[np.float32] | sp.csr_matrix, *, n_neighbors: int)
     return graph
 
 
+def gene_program_graph(profiles: NDArray[np.float32], *, n_neighbors: int) -> sp.csr_matrix:
+    """Join each gene to the genes of nearly the same profile over the principal components, in both directions.
+
+    Parameters
+    ----------
+    profiles
+        (g, p) loadings times the components' standard deviations, so that the cosine of two rows is the correlation
+        of the two genes once all but the leading components are taken for noise.
+    n_neighbors
+        Nearest genes of each gene, itself included.
+
+    Returns
+    -------
+    csr_matrix
+        (g, g) float32, symmetric, values 1, with loops.
+    """
+    others = max(1, n_neighbors - 1)
+    return add_loops(knn_graph(profiles, n_neighbors=others, cosine=True, exact_below=len(profiles) + 1))
+
+
 def gram(inputs: NDArray[np.float32] | sp.csr_matrix, *, block_rows: int = 4096) -> NDArray[np.float64]:
     """Return XᵀX (g, g) in float64, added up over blocks of rows of X (n, g)."""
     products = np.zeros((inputs.shape[1], inputs.shape[1]))

@@ -26,8 +26,9 @@ from torch.utils.checkpoint import checkpoint
 from scrcl_infer.errors import TrainingError
 from scrcl_train.layers import CellGraph
 
-BLOCK_ELEMENTS = 2**22
-"""Entries of one (n, block) array: 16 MiB in float32."""
+BLOCK_ELEMENTS = 2**24
+"""Entries of one (n, block) array: 64 MiB in float32. Below 32 MiB glibc carves blocks out of its heap, which they
+leave so fragmented that the peak is four times what is alive."""
 
 
 def embedding_distribution_alignment(emb_1: Tensor, emb_2: Tensor, *, temperature: float) -> Tensor:
@@ -168,6 +169,44 @@ def cross_view_consistency(z_1: Tensor, z_2: Tensor, graph: CellGraph) -> Tensor
     # Divided before they are added: n^2 itself leaves float32's whole numbers at 4,096 cells.
     scale = 1.0 / len(z_1) ** 2
     return everywhere * scale - on_edges * (2 * scale) + graph.looped.n_stored * scale
+
+
+def balanced_consistency(z_1: Tensor, z_2: Tensor, graph: CellGraph) -> Tensor:
+    r"""Cross-view consistency in which neighbours weigh as much as all other pairs together.
+
+    Written out, the paper's loss is :math:`(z_{1i} \cdot z_{2j})^2 - 2 Ã_{ij} z_{1i} \cdot z_{2j}` averaged over
+    all n^2 pairs, of which nearly all are no neighbours: they drown the graph. Here each of the two terms is an average
+    over its own pairs, and the first carries the d dimensions over which unit rows can spread (the spectral contrastive
+    loss of HaoChen et al., NeurIPS 2021, arXiv 2106.04156, across views):
+
+    .. math::
+
+        L_{BC} = \frac{d}{n^2} \sum_{ij} (z_{1i} \cdot z_{2j})^2
+                 - \frac{2}{n} \sum_i \frac{1}{δ_i} \sum_j Ã_{ij} z_{1i} \cdot z_{2j},
+        \qquad \sum_{ij} (z_{1i} \cdot z_{2j})^2 = \langle Z_1^T Z_1, Z_2^T Z_2 \rangle
+
+    Parameters
+    ----------
+    z_1, z_2
+        (n, d) refined embeddings of the two views, unit rows.
+    graph
+        The cell graph of the same n cells.
+
+    Returns
+    -------
+    Tensor
+        Scalar, at least -2.
+
+    Raises
+    ------
+    TrainingError
+        The shapes differ, there are fewer than two cells, or the graph has another number of cells.
+    """
+    _check_pair(z_1, z_2, graph)
+    n_cells, dim = z_1.shape
+    everywhere = ((z_1.T @ z_1 / n_cells) * (z_2.T @ z_2 / n_cells)).sum()
+    with_neighbours = (z_1 * (graph.looped @ z_2)).sum(1) / graph.degree[:, 0]
+    return dim * everywhere - 2 * with_neighbours.mean()
 
 
 def _check_pair(view_1: Tensor, view_2: Tensor, graph: CellGraph | None = None) -> None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from scrcl_infer.contract import TENSORS, Parity
 from scrcl_infer.errors import ExportError
+from scrcl_infer.runtime import import_onnxruntime
 from scrcl_train.student import Prediction, Student, predict
 
 MAX_ABS_DIFF = 1e-5
@@ -63,7 +64,7 @@ def check_parity(student: Student, model: bytes, counts: sp.csr_matrix, library_
 
 def run_onnx(model: bytes, counts: sp.csr_matrix, library_size: NDArray[np.float32]) -> Prediction:
     """Run a serialised encoder over cells with onnxruntime on one CPU thread; arguments as for `check_parity`."""
-    import onnxruntime as ort
+    ort = import_onnxruntime()
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scrcl_infer.atomic import check_path
 from scrcl_infer.bundle import write_bundle
 from scrcl_infer.contract import GeneTable, Provenance
 from scrcl_infer.errors import InputError, OutputError
-from scrcl_infer.write import check_path
 from scrcl_train.calibration import calibrate
 from scrcl_train.config import TrainConfig
 from scrcl_train.data import TrainingData, read_labels, read_training_data
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scrcl_infer.contract import Bundle
+    from scrcl_infer.result import InputState
 
 logger = logging.getLogger(__name__)
 VERSIONS_KEPT = ("scrcl", "torch", "numpy", "scikit-learn", "scanpy", "onnx", "onnxruntime")
@@ -60,6 +61,8 @@ class TrainOptions:
     n_populations: int | None = None
     """None estimates the number."""
     layer: str | None = None
+    input_state: InputState = "auto"
+    """What the matrix holds; 'auto' looks."""
     seed: int = 0
     device: str = "auto"
     name: str | None = None
@@ -75,30 +78,26 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
+class Found:
+    """What was found in the training cells without labels (n cells)."""
+
+    features: Features
+    teacher: Teacher
+    embedding: NDArray[np.float32]
+    """(n, D) in which the populations were sought."""
+    populations: Populations
+    map: NDArray[np.float32]
+    """(n, 2) UMAP of the embedding."""
+
+
+@dataclass(frozen=True)
 class TrainResult:
     """What a run found and where it lies."""
 
     bundle: Bundle
     folder: Path
     run_dir: Path
-    populations: Populations
-    teacher: Teacher
-
-
-@dataclass(frozen=True)
-class Found:
-    """What is known of the training cells before the student is taught (n cells)."""
-
-    data: TrainingData
-    features: Features
-    teacher: Teacher
-    embedding: NDArray[np.float32]
-    """(n, D) in which the populations were found."""
-    populations: Populations
-    map: NDArray[np.float32]
-    """(n, 2) UMAP of the embedding."""
-    labels: NDArray[np.object_] | None
-    """(n,) strings, '' without label."""
+    found: Found
 
 
 def train(path: Path, folder: Path, options: TrainOptions, *, progress: TrainProgress | None = None) -> TrainResult:
@@ -130,9 +129,22 @@ def train(path: Path, folder: Path, options: TrainOptions, *, progress: TrainPro
     _check_outputs(path, folder, options)
     run_dir = options.run_dir or folder.with_name(folder.name + ".run")
     with progress.step("Reading counts"):
-        data = read_training_data(path, layer=options.layer, batch_key=options.batch_key)
+        data = read_training_data(path, layer=options.layer, state=options.input_state, batch_key=options.batch_key)
         labels = None if options.label_key is None else read_labels(path, options.label_key)[data.rows]
     progress.say(f"{data.n_cells:,} cells x {len(data.gene_names):,} genes. {data.matrix.reason}")
+    found = _find_populations(data, options, run_dir, progress)
+    bundle = _teach_student(data, found, labels, options=options, name=options.name or folder.name, progress=progress)
+    with progress.step("Writing"):
+        write_bundle(bundle, folder, force=options.force)
+        if options.write_h5ad is not None:
+            answers = TrainingAnswers(data.rows, found.populations.labels, found.embedding, found.map)
+            write_training_h5ad(path, options.write_h5ad, answers, bundle.manifest)
+    return TrainResult(bundle, folder, run_dir, found)
+
+
+def _find_populations(data: TrainingData, options: TrainOptions, run_dir: Path, progress: TrainProgress) -> Found:
+    """Fit the teacher and group the cells; no label is in sight."""
+    n_epochs = options.config.teacher.epochs
     with progress.step("Choosing genes, building graphs"):
         features = prepare_features(data.counts, options.config, batch=data.batch, seed=options.seed)
     with progress.epochs("Teacher") as report:
@@ -144,9 +156,7 @@ def train(path: Path, folder: Path, options: TrainOptions, *, progress: TrainPro
             run_dir=run_dir,
             resume=options.resume,
             on_epoch=lambda log: report(
-                log.epoch,
-                {"loss": log.loss, "EDA": log.eda, "NCA": log.nca, "CVC": log.cvc},
-                options.config.teacher.epochs,
+                log.epoch, {"loss": log.loss, "EDA": log.eda, "NCA": log.nca, "CVC": log.cvc}, n_epochs
             ),
         )
     with progress.step("Finding populations"):
@@ -155,14 +165,7 @@ def train(path: Path, folder: Path, options: TrainOptions, *, progress: TrainPro
     progress.say(f"{populations.n_populations} populations{' (estimated)' if populations.chosen else ''}")
     with progress.step("Drawing the map"):
         place = compute_map(embedding, seed=options.seed)
-    found = Found(data, features, teacher, embedding, populations, place, labels)
-    bundle = _teach_student(found, options, folder.name, progress)
-    with progress.step("Writing"):
-        write_bundle(bundle, folder, force=options.force)
-        if options.write_h5ad is not None:
-            answers = TrainingAnswers(data.rows, populations.labels, embedding, found.map)
-            write_training_h5ad(path, options.write_h5ad, answers, bundle.manifest)
-    return TrainResult(bundle, folder, run_dir, populations, teacher)
+    return Found(features, teacher, embedding, populations, place)
 
 
 def clustered_embedding(teacher: Teacher, config: TrainConfig) -> NDArray[np.float32]:
@@ -171,21 +174,28 @@ def clustered_embedding(teacher: Teacher, config: TrainConfig) -> NDArray[np.flo
     return np.concatenate(parts, axis=1)
 
 
-def _teach_student(found: Found, options: TrainOptions, default_name: str, progress: TrainProgress) -> Bundle:
-    data, features = found.data, found.features
-    counts = data.counts[:, features.hvgs]
-    library_size = data.library_size
-    described, types = name_populations(found.populations.labels, found.labels)
-    type_names = compute_types(found.labels)
+def _teach_student(
+    data: TrainingData,
+    found: Found,
+    labels: NDArray[np.object_] | None,
+    *,
+    options: TrainOptions,
+    name: str,
+    progress: TrainProgress,
+) -> Bundle:
+    """Name what was found, teach and calibrate the student, and put the bundle together."""
+    counts, library_size = data.counts[:, found.features.hvgs], data.library_size
+    populations, device = found.populations, choose_device(options.device)
+    described, types = name_populations(populations.labels, labels)
+    type_names = compute_types(labels)
     targets = Targets(
         embedding=found.embedding,
-        populations=found.populations.labels,
-        n_populations=found.populations.n_populations,
+        populations=populations.labels,
+        n_populations=populations.n_populations,
         map=found.map,
-        types=None if found.labels is None else encode_types(found.labels, type_names),
+        types=None if labels is None else encode_types(labels, type_names),
         n_types=len(type_names),
     )
-    device = choose_device(options.device)
     with progress.epochs("Calibration") as report:
         calibration = calibrate(
             counts,
@@ -207,19 +217,19 @@ def _teach_student(found: Found, options: TrainOptions, default_name: str, progr
     with progress.step("Exporting, comparing torch and onnxruntime"):
         answer = predict(student, counts, library_size)
         parts = ModelParts(
-            name=options.name or default_name,
-            genes=_gene_table(data, features, compute_evidence(student, counts, library_size)),
+            name=name,
+            genes=_gene_table(data, found.features, compute_evidence(student, counts, library_size)),
             populations=described,
             cell_types=types,
             calibration=calibration,
             provenance=_provenance(data, options),
-            centroids=fit_centroids(answer.embedding, found.populations.labels, found.populations.n_populations),
+            centroids=fit_centroids(answer.embedding, populations.labels, populations.n_populations),
             gene_graph=compute_gene_graph(
                 counts,
                 library_size,
                 found.teacher.gene_embedding,
                 np.concatenate([found.teacher.z_1, found.teacher.z_2], axis=1),
-                found.populations.labels,
+                populations.labels,
             ),
         )
         return build_bundle(student, parts, counts, library_size, seed=options.seed)

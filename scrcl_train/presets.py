@@ -64,6 +64,7 @@ SPATIAL_DEFAULT = PaperRow(7, 15, 3000, 1e-4, (0, 0), 0.3, 100, 1, 0.1, 0.1)
 
 PAPER_HIDDEN = 1500
 PAPER_EPOCHS = 500
+PAPER_GENE_NEIGHBORS = 5
 
 
 def _paper(name: str, row: PaperRow, *, spatial: bool) -> TrainConfig:
@@ -75,8 +76,11 @@ def _paper(name: str, row: PaperRow, *, spatial: bool) -> TrainConfig:
             hvg_flavor="seurat_v3" if spatial else "seurat",
             values="scaled_uncentred" if spatial else "counts",
         ),
-        graph=GraphConfig(space="spots" if spatial else "log_hvgs", n_neighbors=row.n_neighbors),
+        graph=GraphConfig(
+            space="spots" if spatial else "log_hvgs", n_neighbors=row.n_neighbors, gene_neighbors=PAPER_GENE_NEIGHBORS
+        ),
         teacher=TeacherConfig(
+            refinement="paper",
             hidden=PAPER_HIDDEN,
             dim=row.dim,
             smoothing=row.smoothing,

@@ -26,8 +26,9 @@ from scrcl_train.device import choose_device, reproducible, rng_state, set_rng_s
 from scrcl_train.features import Features
 from scrcl_train.graphs import add_loops, gcn_normalise
 from scrcl_train.layers import CellGraph, SparseMatrix
-from scrcl_train.model import Scrcl, TeacherInputs, TeacherOutput
+from scrcl_train.model import Scrcl, TeacherInputs, TeacherOutput, paper_model, program_model, program_profiles
 from scrcl_train.objective import (
+    balanced_consistency,
     cross_view_consistency,
     embedding_distribution_alignment,
     neighbourhood_contrastive_alignment,
@@ -50,6 +51,7 @@ class EpochLog:
     eda: float
     nca: float
     cvc: float
+    """Of the paper's refinement; of the gene programs the balanced form."""
     seconds: float
     """Wall time of the step."""
 
@@ -136,7 +138,8 @@ def compute_losses(output: TeacherOutput, cells: CellGraph, config: TeacherConfi
     """Return the three losses and their weighted sum, by the names of `EpochLog`."""
     eda = embedding_distribution_alignment(output.emb_1, output.emb_2, temperature=config.temperature)
     nca = neighbourhood_contrastive_alignment(output.emb_1, output.emb_2, cells, temperature=config.temperature)
-    cvc = cross_view_consistency(output.z_1, output.z_2, cells)
+    consistency = cross_view_consistency if config.refinement == "paper" else balanced_consistency
+    cvc = consistency(output.z_1, output.z_2, cells)
     return {"eda": eda, "nca": nca, "cvc": cvc, "loss": eda + config.lambda_nca * nca + config.lambda_cvc * cvc}
 
 
@@ -170,8 +173,14 @@ def place_inputs(
 
 def build_model(features: Features, config: TeacherConfig) -> Scrcl:
     """Return an untrained network for these features, from torch's current random state."""
-    n_cells, n_genes = features.inputs.shape
-    return Scrcl(n_cells, n_genes, hidden=config.hidden, dim=config.dim, dropout=config.dropout)
+    n_cells, n_inputs = features.inputs.shape
+    if config.refinement == "paper":
+        return paper_model(n_cells, n_inputs, hidden=config.hidden, dim=config.dim, dropout=config.dropout)
+    loadings = torch.from_numpy(np.ascontiguousarray(features.loadings, dtype=np.float32))
+    spread = torch.from_numpy(features.pcs.std(axis=0).astype(np.float32))
+    genes = SparseMatrix(gcn_normalise(features.gene_graph), symmetric=False)
+    profiles = program_profiles(loadings, spread, genes)
+    return program_model(loadings, profiles, hidden=config.hidden, dim=config.dim, dropout=config.dropout)
 
 
 def embed(model: Scrcl, inputs: TeacherInputs) -> TeacherOutput:

@@ -263,7 +263,7 @@ def test_being_stopped_leaves_no_target_and_no_trace(tmp_path: Path, models: Pat
 @pytest.mark.parametrize("name", ["o.h5ad", "o.tsv", "o.csv.gz", "o.parquet"])
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, models: Path, name: str) -> None:
     query = write_query(tmp_path / "long.h5ad", 3000)
-    limit = query.stat().st_size + 60_000 if name == "o.h5ad" else 10_000  # the copy still fits, the answers do not
+    limit = query.stat().st_size + 60_000 if name == "o.h5ad" else 10_000  # room for a copy, but not for the answers
     words = ["bash", "-c", f'ulimit -f {limit // 1024}; exec "$@"', "-", *COMMAND, str(query), "-m", "tiny", "-o"]
     done = subprocess.run(
         [*words, str(tmp_path / name)], capture_output=True, text=True, env=environment(models), check=False

@@ -113,7 +113,7 @@ def test_verify(shell: Shell) -> None:
     code, out, err = shell("verify", "good", "--threads", "1")
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert len(lines) == 8
+    assert len(lines) == 9
     assert all(line.startswith("ok ") for line in lines)
 
 

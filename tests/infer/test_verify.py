@@ -35,7 +35,7 @@ def with_golden(**arrays: np.ndarray) -> Bundle:
 def test_a_whole_bundle_passes(n_types: int, tmp_path: Path) -> None:
     report = verify(tiny_bundle(n_types=n_types), tmp_path)
     assert failed(report) == []
-    assert len(report.checks) == (8 if n_types else 7)
+    assert len(report.checks) == (9 if n_types else 8)
     assert report.name == "tiny"
     assert report.sha256 == bundle_sha256(tmp_path / "model")
     # The golden answers come from numpy: equal to rounding, and not to the last bit.
@@ -84,6 +84,26 @@ def test_an_encoder_with_other_weights_fails(tmp_path: Path) -> None:
     assert failed(report) == [*(f"replay of {name}" for name in TOLERANCES), "replay of labels"]
     assert report.label_agreement is not None
     assert report.label_agreement < 1
+
+
+def test_an_encoder_that_looks_at_the_neighbours_fails(tmp_path: Path) -> None:
+    """The hidden layer less its mean over the batch, as a batch normalisation left in training mode would do."""
+    import onnx
+
+    model = onnx.load_from_string(BUNDLE.encoder)
+    nodes = list(model.graph.node)
+    place = next(i for i, node in enumerate(nodes) if "w_map" in node.input)
+    leak = [
+        onnx.helper.make_node("Constant", [], ["first_axis"], value_ints=[0]),
+        onnx.helper.make_node("ReduceMean", ["hidden", "first_axis"], ["mean_cell"], keepdims=1),
+        onnx.helper.make_node("Sub", ["hidden", "mean_cell"], ["relative"]),
+    ]
+    nodes[place].input[0] = "relative"
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes[:place], *leak, *nodes[place:]])
+    report = verify(dataclasses.replace(BUNDLE, encoder=model.SerializeToString()), tmp_path)
+    assert failed(report) == ["replay of map", "replay beside other cells"]
+    assert report.checks[-1].detail.startswith("map changed")
 
 
 @pytest.mark.parametrize("name", TOLERANCES)

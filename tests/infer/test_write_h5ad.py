@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -238,3 +240,27 @@ def test_uns_takes_only_plain_values(source_file: Path, tmp_path: Path) -> None:
             sink.finish({"bad": object()})
         sink.close()
     assert not out.exists()
+
+
+@pytest.mark.parametrize(("number", "fits"), [(errno.EOPNOTSUPP, True), (errno.ENOSPC, False)])
+def test_space_is_reserved_where_the_file_system_can(
+    source_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, number: int, fits: bool
+) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
+    out = tmp_path / "out.h5ad"
+    if fits:
+        write(source_file, out, [answers()])
+        assert ad.read_h5ad(out).n_obs == N
+        return
+    with pytest.raises(OutputError, match="No space left"):
+        write(source_file, out, [answers()])
+    assert list(tmp_path.iterdir()) == [source_file]
+
+
+def test_no_reserved_space_is_left_over(source_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.h5ad"
+    write(source_file, out, [answers()])
+    assert out.stat().st_size < source_file.stat().st_size + 40_000  # a megabyte was reserved

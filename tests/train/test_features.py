@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from sklearn.decomposition import PCA
 
 from scrcl_infer.errors import InputError
-from scrcl_train.config import FeatureConfig, GraphConfig, TrainConfig
+from scrcl_train.config import FeatureConfig, GraphConfig, TeacherConfig, TrainConfig
 from scrcl_train.features import column_moments, prepare_features, principal_components, standardise
 from scrcl_train.graphs import knn_graph, spot_graph
 
@@ -29,8 +29,10 @@ def make_counts(seed: int = 0) -> sp.csr_matrix:
 
 
 def make_config(*, graph: GraphConfig | None = None, **features: object) -> TrainConfig:
+    settings = {"n_hvgs": 30, "n_pcs": 8, "values": "scaled", **features}
     return TrainConfig(
-        features=FeatureConfig(**{"n_hvgs": 30, "n_pcs": 8, **features}),  # type: ignore[arg-type]
+        features=FeatureConfig(**settings),  # type: ignore[arg-type]
+        teacher=TeacherConfig(refinement="programs" if settings["values"] == "pcs" else "paper"),
         graph=graph or GraphConfig(n_neighbors=5, n_graph_pcs=6),
     )
 
@@ -77,17 +79,18 @@ def test_components_are_scikit_learns_up_to_sign() -> None:
     matrix = np.random.default_rng(1).normal(size=(50, 12)).astype(np.float32) @ np.diag(np.arange(1, 13))
     matrix = matrix.astype(np.float32)
     expected = PCA(5, svd_solver="full").fit(matrix)
-    scores = principal_components(matrix, 5)
+    scores, loadings = principal_components(matrix, 5)
+    np.testing.assert_allclose((matrix - matrix.mean(0)) @ loadings, scores, atol=1e-3)
     np.testing.assert_allclose(np.abs(scores), np.abs(expected.transform(matrix)), rtol=1e-3, atol=1e-3)
-    np.testing.assert_allclose(principal_components(sp.csr_matrix(matrix), 5), scores, atol=1e-3)
-    assert principal_components(matrix[:4], 50).shape == (4, 3)
+    np.testing.assert_allclose(principal_components(sp.csr_matrix(matrix), 5)[0], scores, atol=1e-3)
+    assert principal_components(matrix[:4], 50)[0].shape == (4, 3)
 
 
 def test_signs_follow_from_the_data_alone() -> None:
     matrix = np.random.default_rng(2).normal(size=(40, 6)).astype(np.float32)
-    scores = principal_components(matrix, 3)
+    scores, _ = principal_components(matrix, 3)
     order = np.random.default_rng(3).permutation(40)
-    np.testing.assert_allclose(principal_components(matrix[order], 3), scores[order], atol=1e-4)
+    np.testing.assert_allclose(principal_components(matrix[order], 3)[0], scores[order], atol=1e-4)
 
 
 @pytest.mark.parametrize("values", ["counts", "log1p", "scaled_uncentred"])
@@ -100,6 +103,20 @@ def test_other_kinds_of_input(values: str) -> None:
     found = features.inputs.toarray() if sp.issparse(features.inputs) else features.inputs
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     assert sp.issparse(features.inputs) == (values in {"counts", "log1p"})
+
+
+def test_components_as_input_share_one_scale() -> None:
+    features = prepare_features(make_counts(), make_config(values="pcs"))
+    scale = 2 / features.pcs.std(0).mean()  # eight components, fewer than the ten leading ones
+    np.testing.assert_allclose(features.inputs, features.pcs * scale, rtol=1e-4, atol=1e-5)
+    assert features.loadings.shape == (30, 8)
+    profiles = features.loadings * features.pcs.std(0)
+    unit = profiles / np.linalg.norm(profiles, axis=1, keepdims=True)
+    similarity = unit @ unit.T
+    nearest = np.argsort(-similarity, axis=1)[:, :10]
+    directed = np.zeros((30, 30))
+    np.put_along_axis(directed, nearest, 1, axis=1)
+    np.testing.assert_array_equal(features.gene_graph.toarray(), np.maximum(directed, directed.T))
 
 
 def test_graph_spaces() -> None:

@@ -20,6 +20,7 @@ from scrcl_infer.errors import TrainingError
 from scrcl_train import objective
 from scrcl_train.layers import CellGraph
 from scrcl_train.objective import (
+    balanced_consistency,
     cross_view_consistency,
     embedding_distribution_alignment,
     neighbourhood_contrastive_alignment,
@@ -39,7 +40,8 @@ def loss_of(name: str, view_1: Tensor, view_2: Tensor, graph: CellGraph, *, temp
         return embedding_distribution_alignment(view_1, view_2, temperature=temperature)
     if name == "nca":
         return neighbourhood_contrastive_alignment(view_1, view_2, graph, temperature=temperature)
-    return cross_view_consistency(functional.normalize(view_1), functional.normalize(view_2), graph)
+    consistency = cross_view_consistency if name == "cvc" else balanced_consistency
+    return consistency(functional.normalize(view_1), functional.normalize(view_2), graph)
 
 
 def brute_force(name: str, view_1: Tensor, view_2: Tensor, adjacency: np.ndarray, *, temperature: float) -> Tensor:
@@ -49,6 +51,10 @@ def brute_force(name: str, view_1: Tensor, view_2: Tensor, adjacency: np.ndarray
     if name == "cvc":
         similarity = functional.normalize(view_1) @ functional.normalize(view_2).T
         return ((similarity - looped) ** 2).sum() / n_cells**2
+    if name == "balanced":
+        similarity = functional.normalize(view_1) @ functional.normalize(view_2).T
+        near = (looped * similarity).sum(1) / looped.sum(1)
+        return view_1.shape[1] * (similarity**2).mean() - 2 * near.mean()
     logits_1, logits_2 = view_1 / temperature, view_2 / temperature
     p, q = logits_1.softmax(1), logits_2.softmax(1)
     if name == "eda":
@@ -88,7 +94,7 @@ def test_authors_values_and_gradients(
     width=st.integers(2, 9),
     density=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
     temperature=st.sampled_from([0.1, 0.5, 1.0]),
-    name=st.sampled_from(["eda", "nca", "cvc"]),
+    name=st.sampled_from(["eda", "nca", "cvc", "balanced"]),
 )
 def test_all_pairs_on_random_graphs(  # isolated cells, a star among uneven degrees, and two cells alone included
     *, seed: int, n_cells: int, width: int, density: float, temperature: float, name: str
@@ -108,7 +114,7 @@ def test_all_pairs_on_random_graphs(  # isolated cells, a star among uneven degr
         torch.testing.assert_close(found, wanted, rtol=1e-8, atol=RTOL * max(1.0, wanted.abs().max().item()))
 
 
-@pytest.mark.parametrize("name", ["eda", "nca", "cvc"])
+@pytest.mark.parametrize("name", ["eda", "nca", "cvc", "balanced"])
 def test_float32_keeps_five_digits_near_uniform(name: str) -> None:
     """Wide unit rows at t = 1 are nearly uniform: divergences are a thousand times smaller than log probabilities."""
     rng = np.random.default_rng(3)
@@ -138,7 +144,7 @@ class _Largest(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("name", ["eda", "nca", "cvc"])
+@pytest.mark.parametrize("name", ["eda", "nca", "cvc", "balanced"])
 def test_nothing_grows_with_pairs_of_cells(name: str) -> None:
     n_cells, width = 3000, 6
     graph = CellGraph.from_adjacency(sp.csr_matrix(_ring(n_cells, 3)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -11,28 +12,60 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import NearestCentroid
 
 from scrcl_infer.errors import TrainingError
-from scrcl_train.populations import find_populations, fit_centroids, order_by_size
+from scrcl_train.populations import find_populations, fit_centroids, make_views, order_by_size
 
 
-def make_groups(sizes: tuple[int, ...], *, dim: int = 12, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def make_groups(
+    sizes: tuple[int, ...], *, dim: int = 12, seed: int = 0
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     rng = np.random.default_rng(seed)
     truth = np.repeat(np.arange(len(sizes)), sizes)
     middle = np.linalg.qr(rng.normal(size=(dim, dim)))[0][: len(sizes)]
     return (middle[truth] + rng.normal(0, 0.08, (truth.size, dim))).astype(np.float32), truth
 
 
-@pytest.mark.parametrize("sizes", [(300, 200, 100), (700, 30, 30), (150, 150, 150, 150, 150)])
-def test_known_groups_are_found_and_counted(sizes: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("sizes", [(150, 100, 50), (240, 20, 20), (60, 60, 60, 60, 60)])
+def test_known_groups_are_found(sizes: tuple[int, ...]) -> None:
     embedding, truth = make_groups(sizes)
-    for wanted in (None, len(sizes)):
-        found = find_populations(embedding, n_populations=wanted)
-        assert found.n_populations == len(sizes)
-        assert found.chosen is (wanted is None)
-        assert adjusted_rand_score(truth, found.labels) > 0.99
+    found = find_populations(embedding, n_populations=len(sizes))
+    assert found.n_populations == len(sizes)
+    assert not found.chosen
+    assert adjusted_rand_score(truth, found.labels) > 0.99
+
+
+@pytest.mark.parametrize("sizes", [(300, 200, 100), (60, 60, 60, 60, 60)])
+def test_clear_groups_are_counted(sizes: tuple[int, ...]) -> None:
+    embedding, truth = make_groups(sizes)
+    found = find_populations(embedding)
+    assert found.chosen
+    assert adjusted_rand_score(truth, found.labels) > 0.99
+
+
+def test_a_view_that_shows_nothing_does_not_hide_what_the_others_show() -> None:
+    embedding, truth = make_groups((80, 60, 40))
+    noise = np.random.default_rng(1).normal(size=embedding.shape).astype(np.float32)
+    found = find_populations([embedding, embedding[:, ::-1], noise], n_populations=3)
+    assert adjusted_rand_score(truth, found.labels) > 0.99
+
+
+def test_views_of_a_teacher() -> None:
+    rng = np.random.default_rng(0)
+    pcs = rng.normal(size=(30, 22)).astype(np.float32)
+    graph = sp.random_array((30, 30), density=0.2, rng=rng, format="csr")
+    graph = ((graph + graph.T) > 0).astype(float)
+    graph.setdiag(0)
+    graph.eliminate_zeros()
+    learned = [rng.normal(size=(30, 8)).astype(np.float32) for _ in range(2)]
+    views = make_views(pcs, sp.csr_matrix(graph), learned)
+    assert [view.shape[1] for view in views] == [22, 20, 15] * 3 + [16, 8, 8]
+    neighbours = np.flatnonzero(graph[[4]].toarray()[0])
+    np.testing.assert_allclose(views[0][4], pcs[[4, *neighbours]].mean(axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(views[6], axis=1), 1, rtol=1e-5)
+    assert len(make_views(pcs, sp.csr_matrix(graph), [])) == 9
 
 
 def test_the_answer_does_not_depend_on_the_seed_where_groups_are_clear() -> None:
-    embedding, _ = make_groups((300, 200, 100))
+    embedding, _ = make_groups((150, 100, 50))
     first, second = (find_populations(embedding, n_populations=3, seed=seed).labels for seed in (0, 1))
     np.testing.assert_array_equal(first, second)
 

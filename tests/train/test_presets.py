@@ -45,6 +45,7 @@ def test_row_is_the_published_one(name: str) -> None:
     )  # fmt: skip
     assert found == PUBLISHED[name]
     assert (teacher.hidden, teacher.epochs, config.graph.gene_neighbors) == (1500, 500, 5)
+    assert teacher.refinement == "paper"
     spatial = name.startswith(("DLPFC", "Human_Breast", "Mouse_"))
     assert config.graph.space == ("spots" if spatial else "log_hvgs")
     assert config.features.values == ("scaled_uncentred" if spatial else "counts")

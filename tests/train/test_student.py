@@ -30,7 +30,9 @@ def random_cells(n_cells: int, n_genes: int, seed: int = 0) -> tuple[sp.csr_matr
     return sp.csr_matrix(counts), (counts.sum(axis=1) + rng.integers(1, 50, n_cells)).astype(np.float32)
 
 
-def forward_in_numpy(student: Student, counts: NDArray[np.float32], library: NDArray[np.float32]) -> list[NDArray[np.float64]]:
+def forward_in_numpy(
+    student: Student, counts: NDArray[np.float32], library: NDArray[np.float32]
+) -> list[NDArray[np.float64]]:
     w = {name: value.numpy().astype(np.float64) for name, value in student.state_dict().items()}
     v = np.log1p(counts.astype(np.float64) / library[:, None] * 1e4) - w["mean"]
     h = np.maximum(v @ w["first.weight"].T + w["first.bias"], 0)

@@ -15,7 +15,7 @@ import torch
 from scrcl_infer.errors import TrainingError
 from scrcl_train import features as features_module
 from scrcl_train import trainer
-from scrcl_train.config import GraphConfig, TeacherConfig, TrainConfig
+from scrcl_train.config import FeatureConfig, GraphConfig, TeacherConfig, TrainConfig
 from scrcl_train.features import Features
 from scrcl_train.graphs import gene_graph, knn_graph, smooth
 from scrcl_train.trainer import EpochLog, Teacher, fit, place_inputs
@@ -34,14 +34,19 @@ def small() -> Features:
         mean=inputs.mean(0),
         sd=inputs.std(0),
         pcs=inputs[:, :5],
+        loadings=np.eye(20, 5, dtype=np.float32),
         cell_graph=knn_graph(inputs, n_neighbors=5, cosine=True),
         gene_graph=gene_graph(inputs, n_neighbors=3),
     )
 
 
 def make_config(**teacher: object) -> TrainConfig:
-    settings = {"hidden": 16, "dim": 4, "epochs": 25, "learning_rate": 1e-3, **teacher}
-    return TrainConfig(teacher=TeacherConfig(**settings))  # type: ignore[arg-type]
+    settings = {"refinement": "paper", "hidden": 16, "dim": 4, "epochs": 25, "temperature": 0.1, **teacher}
+    values = "scaled" if settings["refinement"] == "paper" else "pcs"
+    return TrainConfig(
+        features=FeatureConfig(values=values),  # type: ignore[arg-type]
+        teacher=TeacherConfig(**settings),  # type: ignore[arg-type]
+    )
 
 
 def same(first: Teacher, second: Teacher) -> bool:
@@ -125,7 +130,7 @@ def test_no_way_in_for_labels() -> None:
         "features", "config", "seed", "device", "run_dir", "resume", "on_epoch",
     ]  # fmt: skip
     assert [field.name for field in dataclasses.fields(Features)] == [
-        "hvgs", "inputs", "mean", "sd", "pcs", "cell_graph", "gene_graph",
+        "hvgs", "inputs", "mean", "sd", "pcs", "loadings", "cell_graph", "gene_graph",
     ]  # fmt: skip
     assert list(inspect.signature(features_module.prepare_features).parameters) == [
         "counts", "config", "batch", "spatial", "section", "seed",
@@ -164,7 +169,7 @@ def test_without_a_run_folder_nothing_is_written(
 
 
 def test_run_folder_says_what_was_run(small: Features, tmp_path: Path) -> None:
-    config = TrainConfig(preset="mine", graph=GraphConfig(n_neighbors=7), teacher=make_config(epochs=2).teacher)
+    config = dataclasses.replace(make_config(epochs=2), preset="mine", graph=GraphConfig(n_neighbors=7))
     seen: list[EpochLog] = []
     fit(small, config, seed=3, device="cpu", run_dir=tmp_path, on_epoch=seen.append)
     settings = json.loads((tmp_path / "run.json").read_text())
@@ -179,6 +184,21 @@ def test_run_folder_says_what_was_run(small: Features, tmp_path: Path) -> None:
     )
     assert trainer.CHECKPOINT_EVERY > 1  # so that the last epoch's checkpoint is the one of the end
     assert (tmp_path / "checkpoint.pt").exists()
+
+
+def test_gene_programs_train_repeatably_and_keep_the_rank_of_z(small: Features) -> None:
+    from scrcl_train.graphs import gene_program_graph
+
+    profiles = small.loadings * small.pcs.std(0)
+    on_pcs = dataclasses.replace(small, inputs=small.pcs, gene_graph=gene_program_graph(profiles + 0.01, n_neighbors=3))
+    config = make_config(refinement="programs", temperature=1.0, epochs=30)
+    first, second = (fit(on_pcs, config, device="cpu", seed=1) for _ in range(2))
+    assert same(first, second)
+    assert losses(first)[-1] < losses(first)[0]
+    assert first.history[0].cvc > first.history[-1].cvc
+    np.testing.assert_allclose(np.linalg.norm(first.z_1, axis=1), 1, rtol=1e-5)
+    values = np.linalg.svd(first.z_1, compute_uv=False)
+    assert values.sum() ** 2 / (values**2).sum() > 1.5
 
 
 @pytest.mark.gpu

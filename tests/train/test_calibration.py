@@ -1,0 +1,145 @@
+"""Temperature, threshold and folds against what they are defined to be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from scipy.special import log_softmax, softmax
+from sklearn.metrics import log_loss
+
+from scrcl_infer.assign import apply_temperature
+from scrcl_train.calibration import (
+    ENOUGH_HELD_OUT,
+    N_FOLDS,
+    SLACK,
+    calibrate,
+    choose_folds,
+    fit_temperature,
+    fit_threshold,
+)
+from scrcl_train.distil import DistilEpoch
+from tests.student_case import QUICK, make_targets, make_world
+
+SHORT = replace(QUICK, min_steps=60)
+
+
+def draw(n: int, temperature: float, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Log posteriors that are `temperature` times too sure, and the truth."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 1.5, (n, 4))
+    truth = np.array([rng.choice(4, p=p) for p in softmax(logits, axis=1)])
+    return log_softmax(logits * temperature, axis=1).astype(np.float32), truth
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_a_known_temperature_is_found(temperature: float) -> None:
+    log_posterior, truth = draw(6000, temperature)
+    assert fit_temperature(log_posterior, truth) == pytest.approx(temperature, rel=0.08)
+
+
+def test_no_other_temperature_has_a_lower_log_loss() -> None:
+    log_posterior, truth = draw(400, 2.0)
+    best = fit_temperature(log_posterior, truth)
+    losses = {t: log_loss(truth, apply_temperature(log_posterior, t)) for t in (best, *np.geomspace(0.1, 10, 41))}
+    assert min(losses, key=losses.__getitem__) == best
+
+
+def test_answers_that_are_all_right_stay_within_bounds() -> None:
+    log_posterior = log_softmax(np.eye(3)[[0, 1, 2, 0]] * 5, axis=1).astype(np.float32)
+    assert 0.05 <= fit_temperature(log_posterior, np.array([0, 1, 2, 0])) < 0.2
+
+
+@given(arrays(np.float64, st.integers(1, 300), elements=st.floats(0, 1)))
+def test_the_threshold_keeps_95_percent_and_is_the_highest_that_does(scores: NDArray[np.float64]) -> None:
+    threshold = fit_threshold(scores)
+    assert (scores >= threshold).mean() >= 0.95 - 1e-12
+    assert (scores >= threshold + 2 * SLACK).mean() < 0.95 or scores.min() <= threshold + 2 * SLACK
+    assert threshold >= 0
+
+
+@pytest.mark.parametrize(("n", "n_below"), [(19, 0), (20, 1), (100, 5), (1000, 50)])
+def test_five_in_a_hundred_lie_below(n: int, n_below: int) -> None:
+    scores = np.random.default_rng(0).permutation(np.linspace(0.1, 0.9, n))
+    assert int((scores < fit_threshold(scores)).sum()) == n_below
+
+
+def test_rounding_at_a_tie_rejects_nobody() -> None:
+    threshold = fit_threshold(np.ones(200))
+    assert np.nextafter(np.float32(1), np.float32(0)) > threshold
+
+
+def test_folds_hold_out_a_seventh_of_each_type() -> None:
+    truth = np.repeat([0, 1, 2], [2800, 700, 70])
+    folds = choose_folds(truth)
+    assert len(folds) == 1
+    learned, held_out = folds[0]
+    np.testing.assert_array_equal(np.sort(np.concatenate([learned, held_out])), np.arange(truth.size))
+    np.testing.assert_array_equal(np.bincount(truth[held_out]), [400, 100, 10])
+
+
+def test_few_cells_are_held_out_in_turn_until_there_are_enough() -> None:
+    truth = np.repeat([0, 1], [500, 200])
+    folds = choose_folds(truth)
+    held_out = np.concatenate([cells for _, cells in folds])
+    assert len(folds) == 3
+    assert held_out.size >= ENOUGH_HELD_OUT
+    assert np.unique(held_out).size == held_out.size
+
+
+def test_all_folds_are_used_where_even_all_cells_are_not_enough() -> None:
+    folds = choose_folds(np.zeros(70, dtype=np.int64))
+    assert len(folds) == N_FOLDS
+    assert np.concatenate([cells for _, cells in folds]).size == 70
+
+
+@given(st.lists(st.integers(-1, 5), min_size=1, max_size=200), st.integers(0, 3))
+def test_every_type_stays_learned_and_cells_without_type_are_never_held_out(labels: list[int], seed: int) -> None:
+    truth = np.array(labels)
+    for learned, held_out in choose_folds(truth, seed=seed):
+        assert set(truth[learned]) == set(labels)
+        assert (truth[held_out] >= 0).all()
+        assert np.intersect1d(learned, held_out).size == 0
+        assert learned.size + held_out.size == truth.size
+
+
+def test_no_type_with_two_cells_leaves_nothing_to_hold_out() -> None:
+    assert choose_folds(np.array([0, 1, 2, -1, -1])) == []
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_calibrating_a_world_whose_truth_is_known(*, labelled: bool) -> None:
+    world = make_world(140)
+    seen: list[DistilEpoch] = []
+    found = calibrate(
+        world.counts, world.library_size, make_targets(world, labelled=labelled), config=SHORT, on_epoch=seen.append
+    )
+    assert found.n_held_out == 140
+    assert 0.95 <= found.kept_fraction <= 1
+    assert 0 < found.threshold < 1
+    assert (found.expected_calibration_error is None) is not labelled
+    if found.expected_calibration_error is not None:
+        assert found.expected_calibration_error < 0.15
+    assert sum(log.epoch == 1 for log in seen) == N_FOLDS
+
+
+def test_calibrating_the_same_seed_gives_the_same_figures() -> None:
+    world = make_world(100)
+    targets = make_targets(world, labelled=True)
+    config = replace(QUICK, min_steps=20)
+    first, second = (calibrate(world.counts, world.library_size, targets, config=config, seed=5) for _ in range(2))
+    assert first == second
+
+
+def test_nothing_is_rejected_where_nothing_can_be_held_out() -> None:
+    world = make_world(60)
+    targets = make_targets(world, labelled=True)
+    lone = np.full(60, -1)
+    lone[:2] = [0, 1]
+    found = calibrate(world.counts, world.library_size, replace(targets, types=lone), config=SHORT)
+    assert (found.temperature, found.threshold, found.kept_fraction, found.n_held_out) == (1.0, 0.0, 1.0, 0)

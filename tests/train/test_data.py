@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from anndata import AnnData
+
+from scrcl_infer.errors import InputError
+from scrcl_train.data import TrainingData, file_sha256, read_labels, read_training_data
+
+
+@pytest.fixture
+def h5ad(tmp_path: Path, simulated: AnnData) -> Path:
+    """The simulated cells with two empty ones, an antibody, symbols, and versioned Ensembl ids."""
+    adata = simulated.copy()
+    counts = adata.X.tolil()
+    counts[[3, 7]] = 0
+    adata.X = counts.tocsr()
+    adata.var["gene_ids"] = [f"ENSG{i:011d}.{i % 7}" for i in range(adata.n_vars)]
+    adata.var["feature_types"] = ["Gene Expression"] * (adata.n_vars - 1) + ["Antibody Capture"]
+    adata.var_names = [f"SYM{i}" for i in range(adata.n_vars)]
+    labels = adata.obs["cell_type"].astype(object)
+    labels.iloc[:5] = np.nan
+    adata.obs["with_holes"] = labels.astype("category")
+    path = tmp_path / "cells.h5ad"
+    adata.write_h5ad(path)
+    return path
+
+
+def test_counts_are_those_of_anndata_without_empty_cells_and_other_features(h5ad: Path) -> None:
+    import anndata as ad
+
+    data = read_training_data(h5ad, batch_key="batch")
+    stored = ad.read_h5ad(h5ad)
+    rows = np.setdiff1d(np.arange(stored.n_obs), [3, 7])
+    expected = stored.X[rows][:, :-1]
+    assert (data.counts != expected).nnz == 0
+    np.testing.assert_array_equal(data.rows, rows)
+    np.testing.assert_allclose(data.library_size, np.asarray(expected.sum(axis=1)).ravel())
+    assert list(data.obs_names) == list(stored.obs_names[rows])
+    assert data.n_rows == stored.n_obs
+    assert data.batch is not None
+    assert (data.batch == stored.obs["batch"].cat.codes.to_numpy()[rows]).all()
+
+
+def test_symbols_and_ids_are_told_apart_and_versions_dropped(h5ad: Path) -> None:
+    data = read_training_data(h5ad)
+    assert data.symbols[:2] == ("SYM0", "SYM1")
+    assert data.ensembl_ids[:2] == ("ENSG00000000000", "ENSG00000000001")
+    assert data.species == "Homo sapiens"
+    assert data.batch is None
+
+
+def test_logged_data_keeps_the_total_it_was_scaled_to(tmp_path: Path, simulated: AnnData) -> None:
+    """A part of the genes is there only: the row sums of expm1 fall short of ten thousand, the library must not."""
+    adata = simulated.copy()
+    totals = np.asarray(adata.X.sum(axis=1))
+    logged = adata.X.multiply(10_000 / totals).tocsr()
+    logged.data = np.log1p(logged.data)
+    adata.X = logged.astype(np.float32)[:, :]
+    path = tmp_path / "logged.h5ad"
+    adata[:, :250].copy().write_h5ad(path)
+    data = read_training_data(path, state="log1p10k")
+    assert (data.library_size == 10_000).all()
+    np.testing.assert_allclose(data.counts.toarray(), np.expm1(logged[:, :250].toarray()), rtol=1e-4)
+
+
+def test_labels_have_holes_where_the_column_has(h5ad: Path) -> None:
+    labels = read_labels(h5ad, "with_holes")
+    assert (labels[:5] == "").all()
+    assert (labels[5:] != "").all()
+
+
+@pytest.mark.parametrize(("key", "text"), [("nothing", "batch"), ("constant", "two different")])
+def test_useless_label_columns_are_refused(tmp_path: Path, simulated: AnnData, key: str, text: str) -> None:
+    adata = simulated.copy()
+    adata.obs["constant"] = "one"
+    path = tmp_path / "cells.h5ad"
+    adata.write_h5ad(path)
+    with pytest.raises(InputError, match=text):
+        read_labels(path, key)
+
+
+def test_too_few_cells_are_refused(tmp_path: Path, simulated: AnnData) -> None:
+    path = tmp_path / "few.h5ad"
+    simulated[:20].copy().write_h5ad(path)
+    with pytest.raises(InputError, match="20 cells"):
+        read_training_data(path)
+
+
+def test_a_missing_batch_column_is_refused_with_those_there_are(h5ad: Path) -> None:
+    with pytest.raises(InputError, match="cell_type"):
+        read_training_data(h5ad, batch_key="donor")
+
+
+def test_training_data_has_no_place_for_labels(h5ad: Path) -> None:
+    data = read_training_data(h5ad)
+    held = {name: getattr(data, name) for name in TrainingData.__dataclass_fields__}
+    types = {"T naive", "T memory", "B", "Monocyte", "NK", "Platelet"}
+    for name, value in held.items():
+        values = (
+            set(np.ravel(np.asarray(value, dtype=object)).tolist()) if isinstance(value, np.ndarray | tuple) else ()
+        )
+        assert not types & set(values), name
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"abc")
+    assert file_sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
