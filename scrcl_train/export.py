@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
@@ -32,13 +33,18 @@ from scrcl_infer.contract import (
     SpatialSpec,
 )
 from scrcl_train.card import write_card
-from scrcl_train.parity import check_parity, run_onnx
+from scrcl_train.parity import NearTieError, check_parity, run_onnx
 from scrcl_train.student import Student
+
+logger = logging.getLogger(__name__)
 
 OPSET = 18
 """Understood by onnxruntime 1.14 and later; the exporter's own, so that nothing has to be converted."""
 PARITY_CELLS = 2000
 GOLDEN_CELLS = 32
+NUDGE = 1e-3
+"""Standard deviation of what is added to the heads' biases to part a near tie, in natural log: a tenth of a percent."""
+N_NUDGES = 3
 GOLDEN_GAP = 1e-2
 """A golden row's best answer leads by this in log posterior where such rows exist: another CPU must not tip it over."""
 
@@ -104,13 +110,44 @@ def build_bundle(
         provenance=parts.provenance,
         spatial=parts.spatial,
     )
-    model = export_onnx(student, manifest.contract_id)
     library = np.asarray(library_size, dtype=np.float32).reshape(-1, 1)
     chosen = _choose(counts.shape[0], PARITY_CELLS, seed)
-    parity = check_parity(student, model, counts[chosen], library[chosen])
+    student, model, parity = _export_agreeing(student, manifest.contract_id, counts[chosen], library[chosen])
     manifest = replace(manifest, parity=parity)
     golden = make_golden(model, counts[chosen], library[chosen])
     return Bundle(manifest, model, parts.centroids, parts.gene_graph, golden, write_card(manifest))
+
+
+def _export_agreeing(
+    student: Student, contract_id: str, counts: sp.csr_matrix, library_size: NDArray[np.float32]
+) -> tuple[Student, bytes, Parity]:
+    """Export so that both runtimes give every cell the same labels.
+
+    Among thousands of cells one is now and then so near a tie that the order of additions decides it (one model in some
+    hundreds, as measured). No cell is excused: the heads' biases are moved by a hair and the whole check is done again.
+    """
+    for attempt in range(N_NUDGES):
+        model = export_onnx(student, contract_id)
+        try:
+            return student, model, check_parity(student, model, counts, library_size)
+        except NearTieError as error:
+            logger.info("%s Biases are moved by about %g.", error, NUDGE)
+            student = _nudge(student, seed=attempt)
+    model = export_onnx(student, contract_id)
+    return student, model, check_parity(student, model, counts, library_size)
+
+
+def _nudge(student: Student, *, seed: int) -> Student:
+    """Return a copy whose population and type biases are moved at random."""
+    import torch
+
+    moved = copy.deepcopy(student)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for head in (moved.population_head, moved.type_head):
+            if head is not None:
+                head.bias.add_(NUDGE * torch.randn(head.bias.shape, generator=generator))
+    return moved
 
 
 def export_onnx(student: Student, contract_id: str) -> bytes:

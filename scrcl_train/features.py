@@ -50,6 +50,7 @@ def prepare_features(
     counts: sp.csr_matrix,
     config: TrainConfig,
     *,
+    library_size: NDArray[np.floating] | None = None,
     batch: NDArray[np.generic] | None = None,
     spatial: NDArray[np.floating] | None = None,
     section: NDArray[np.generic] | None = None,
@@ -60,9 +61,11 @@ def prepare_features(
     Parameters
     ----------
     counts
-        (n, g_all) raw counts of all genes; the library size is the row sum.
+        (n, g_all) raw counts of all genes.
     config
         Settings of features and graph.
+    library_size
+        (n,) total counts of each cell; None takes the row sums.
     batch
         (n,) names; variable genes are then chosen within each batch and combined.
     spatial
@@ -78,19 +81,23 @@ def prepare_features(
         There are too few cells or genes, a cell holds no counts, or coordinates are missing.
     """
     counts = sp.csr_matrix(counts, dtype=np.float32)
-    library_size = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    if library_size is None:
+        library_size = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
     _check(counts, library_size, config.graph, spatial)
     log_all = normalise(counts, library_size)
     hvgs = variable_genes(counts, log_all, config, batch=batch)
     log = sp.csr_matrix(log_all[:, hvgs])
     mean, sd = column_moments(log)
     scaled = standardise(log, mean, sd, max_value=config.features.max_value)
-    pcs, loadings = principal_components(scaled, max(config.features.n_pcs, config.graph.n_graph_pcs))
     n_pcs = config.features.n_pcs
+    pcs, loadings = principal_components(scaled, max(n_pcs, config.graph.n_graph_pcs))
+    cell_graph = _cell_graph(config.graph, pcs, log, (spatial, section), seed=seed)
+    pcs, loadings = pcs[:, :n_pcs], loadings[:, :n_pcs]
+    n_genes = config.graph.gene_neighbors
     inputs: NDArray[np.float32] | sp.csr_matrix
     match config.features.values:
         case "pcs":
-            inputs = pcs[:, :n_pcs] * np.float32(PC_SCALE / pcs[:, :PC_SCALE_LEADING].std(axis=0).mean())
+            inputs = pcs * np.float32(PC_SCALE / pcs[:, :PC_SCALE_LEADING].std(axis=0).mean())
         case "scaled":
             inputs = scaled
         case "scaled_uncentred":
@@ -99,22 +106,11 @@ def prepare_features(
             inputs = log
         case "counts":
             inputs = sp.csr_matrix(counts[:, hvgs])
-    return Features(
-        hvgs=hvgs,
-        inputs=inputs,
-        mean=mean,
-        sd=sd,
-        pcs=pcs[:, :n_pcs],
-        loadings=loadings[:, :n_pcs],
-        cell_graph=_cell_graph(config.graph, pcs, log, (spatial, section), seed=seed),
-        gene_graph=(
-            gene_program_graph(
-                loadings[:, :n_pcs] * pcs[:, :n_pcs].std(axis=0), n_neighbors=config.graph.gene_neighbors
-            )
-            if config.features.values == "pcs"
-            else gene_graph(inputs, n_neighbors=config.graph.gene_neighbors)
-        ),
-    )
+    if config.features.values == "pcs":
+        genes = gene_program_graph(loadings * pcs.std(axis=0), n_neighbors=n_genes)
+    else:
+        genes = gene_graph(inputs, n_neighbors=n_genes)
+    return Features(hvgs, inputs, mean, sd, pcs, loadings, cell_graph, genes)
 
 
 def normalise(counts: sp.csr_matrix, library_size: NDArray[np.floating]) -> sp.csr_matrix:

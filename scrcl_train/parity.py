@@ -13,7 +13,13 @@ from scrcl_train.student import Prediction, Student, predict
 
 MAX_ABS_DIFF = 1e-5
 """Largest difference of an embedding entry that is put down to the order of additions in float32."""
+NEAR_TIE = 1e-4
+"""Lead of the best answer over the second, in natural log, that the order of additions in float32 can turn round."""
 BLOCK_SIZE = 512
+
+
+class NearTieError(ExportError):
+    """Labels differ, but only for cells that are a near tie between their two best answers."""
 
 
 def check_parity(student: Student, model: bytes, counts: sp.csr_matrix, library_size: NDArray[np.float32]) -> Parity:
@@ -34,7 +40,7 @@ def check_parity(student: Student, model: bytes, counts: sp.csr_matrix, library_
     ------
     ExportError
         An embedding entry differs by more than `MAX_ABS_DIFF`, a cell gets another population or type, or an output for
-        a cell without counts is not finite.
+        a cell without counts is not finite. `NearTieError` where all such cells are near ties.
     """
     torch_answer = predict(student, counts, library_size)
     onnx_answer = run_onnx(model, counts, library_size)
@@ -49,13 +55,14 @@ def check_parity(student: Student, model: bytes, counts: sp.csr_matrix, library_
     same = _answers(torch_answer) == _answers(onnx_answer)
     agree = same.all(axis=1)
     if not agree.all():
-        row = int(np.flatnonzero(~agree)[0])
+        rows = np.flatnonzero(~agree)
+        gaps = [_gap(torch_answer, int(row)) for row in rows]
         msg = (
             f"The exported encoder gives {int((~agree).sum())} of {agree.size} cells another population or type than "
-            f"the trained one, first row {row}, whose two best lie {_gap(torch_answer, row):.1e} apart (natural log). "
+            f"the trained one, first row {rows[0]}, whose two best lie {gaps[0]:.1e} apart (natural log). "
             "Nothing was written. Train with another seed."
         )
-        raise ExportError(msg)
+        raise NearTieError(msg) if max(gaps) < NEAR_TIE else ExportError(msg)
     _check_empty_cell(model, student.n_genes)
     return Parity(
         max_abs_diff=diff, label_agreement=float(agree.mean()) if agree.size else 1.0, n_cells=int(agree.size)

@@ -146,7 +146,9 @@ def _find_populations(data: TrainingData, options: TrainOptions, run_dir: Path, 
     """Fit the teacher and group the cells; no label is in sight."""
     n_epochs = options.config.teacher.epochs
     with progress.step("Choosing genes, building graphs"):
-        features = prepare_features(data.counts, options.config, batch=data.batch, seed=options.seed)
+        features = prepare_features(
+            data.counts, options.config, library_size=data.library_size, batch=data.batch, seed=options.seed
+        )
     with progress.epochs("Teacher") as report:
         teacher = fit(
             features,

@@ -26,7 +26,7 @@ from scrcl_train.calibration import (
 from scrcl_train.distil import DistilEpoch
 from tests.student_case import QUICK, make_targets, make_world
 
-SHORT = replace(QUICK, min_steps=60)
+SHORT = replace(QUICK, min_steps=120)
 
 
 def draw(n: int, temperature: float, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -37,7 +37,7 @@ def draw(n: int, temperature: float, seed: int = 0) -> tuple[NDArray[np.float32]
     return log_softmax(logits * temperature, axis=1).astype(np.float32), truth
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("temperature", [1.3, 3.0])
 def test_a_known_temperature_is_found(temperature: float) -> None:
     log_posterior, truth = draw(6000, temperature)
     assert fit_temperature(log_posterior, truth) == pytest.approx(temperature, rel=0.08)
@@ -46,13 +46,15 @@ def test_a_known_temperature_is_found(temperature: float) -> None:
 def test_no_other_temperature_has_a_lower_log_loss() -> None:
     log_posterior, truth = draw(400, 2.0)
     best = fit_temperature(log_posterior, truth)
-    losses = {t: log_loss(truth, apply_temperature(log_posterior, t)) for t in (best, *np.geomspace(0.1, 10, 41))}
+    losses = {t: log_loss(truth, apply_temperature(log_posterior, t)) for t in (best, *np.geomspace(1, 10, 41))}
     assert min(losses, key=losses.__getitem__) == best
 
 
-def test_answers_that_are_all_right_stay_within_bounds() -> None:
+def test_answers_that_are_all_right_are_not_made_surer() -> None:
     log_posterior = log_softmax(np.eye(3)[[0, 1, 2, 0]] * 5, axis=1).astype(np.float32)
-    assert 0.05 <= fit_temperature(log_posterior, np.array([0, 1, 2, 0])) < 0.2
+    assert fit_temperature(log_posterior, np.array([0, 1, 2, 0])) == pytest.approx(1.0, abs=1e-3)
+    too_modest, truth = draw(2000, 0.5)
+    assert fit_temperature(too_modest, truth) == pytest.approx(1.0, abs=1e-3)
 
 
 @given(arrays(np.float64, st.integers(1, 300), elements=st.floats(0, 1)))
@@ -131,7 +133,7 @@ def test_calibrating_a_world_whose_truth_is_known(*, labelled: bool) -> None:
 def test_calibrating_the_same_seed_gives_the_same_figures() -> None:
     world = make_world(100)
     targets = make_targets(world, labelled=True)
-    config = replace(QUICK, min_steps=20)
+    config = replace(QUICK, min_steps=8)
     first, second = (calibrate(world.counts, world.library_size, targets, config=config, seed=5) for _ in range(2))
     assert first == second
 

@@ -120,7 +120,7 @@ def test_rare_types_weigh_more_but_not_in_full() -> None:
     targets = Targets(
         rng.normal(size=(n, 4)).astype(np.float32), np.zeros(n, np.int64), 1, np.zeros((n, 2), np.float32), types, 2
     )
-    config = without_augmentation(replace(QUICK, min_steps=400, batch_size=n))
+    config = without_augmentation(replace(QUICK, min_steps=250, batch_size=n, learning_rate=1e-2))
     config = replace(config, student=StudentConfig(hidden=8, dim=4, dropout=0.0))
     student = distil(counts, np.full(n, 15.0, dtype=np.float32), targets, config=config)
     answer = predict(student, counts[:1], np.full(1, 15.0, dtype=np.float32)).log_type_posterior

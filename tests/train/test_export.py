@@ -11,12 +11,16 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import torch
 
 from scrcl_infer.bundle import read_bundle, write_bundle
-from scrcl_infer.contract import TENSORS
+from scrcl_infer.contract import TENSORS, Parity
+from scrcl_infer.errors import ExportError
 from scrcl_infer.verify import verify_bundle
+from scrcl_train import export
 from scrcl_train.export import GOLDEN_CELLS, GOLDEN_GAP, OPSET, build_bundle, export_onnx, make_golden
-from scrcl_train.student import predict
+from scrcl_train.parity import NearTieError, check_parity
+from scrcl_train.student import Student, predict
 from tests.student_case import N_GENES, make_parts, make_small_bundle, make_world, teach
 
 ROOT = Path(__file__).parents[2]
@@ -122,3 +126,37 @@ def test_parts_of_another_model_are_refused() -> None:
     other = replace(parts, populations=parts.populations[:2], cell_types=parts.cell_types[:1])
     with pytest.raises(ValueError, match=r"'populations': \(3, 2\), 'types': \(3, 1\)"):
         build_bundle(student, other, world.counts, world.library_size)
+
+
+def test_a_near_tie_is_parted_and_every_cell_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, student = teach(labelled=True)
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    checked = []
+
+    def check(taught: Student, model: bytes, *cells: object) -> Parity:
+        checked.append(taught)
+        if len(checked) == 1:
+            msg = "two answers lie 1e-7 apart"
+            raise NearTieError(msg)
+        return check_parity(taught, model, *cells)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(export, "check_parity", check)
+    bundle = build_bundle(student, make_parts(labelled=True), world.counts, world.library_size)
+    assert len(checked) == 2
+    assert bundle.manifest.parity.label_agreement == 1.0
+    moved = {name for name, value in checked[1].state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {"population_head.bias", "type_head.bias"}
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+    assert float((checked[1].state_dict()["type_head.bias"] - before["type_head.bias"]).abs().max()) < 6e-3
+
+
+def test_a_wrong_answer_is_not_nudged_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, student = teach(labelled=True)
+
+    def refuse(*_: object) -> Parity:
+        msg = "differs by 1e-2"
+        raise ExportError(msg)
+
+    monkeypatch.setattr(export, "check_parity", refuse)
+    with pytest.raises(ExportError, match="differs by 1e-2"):
+        build_bundle(student, make_parts(labelled=True), world.counts, world.library_size)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from scrcl_infer.errors import ExportError
 from scrcl_train.export import export_onnx
-from scrcl_train.parity import check_parity, run_onnx
+from scrcl_train.parity import NearTieError, check_parity, run_onnx
 from scrcl_train.student import predict
 from tests.student_case import make_world, teach
 
@@ -94,3 +96,23 @@ def test_a_map_that_is_not_finite_for_an_empty_cell_is_refused(model: bytes) -> 
     changed = tamper(model, "map_centre", lambda centre: centre * np.float32("inf"))
     with pytest.raises(ExportError, match="without counts is not finite"):
         check_parity(student, changed, world.counts, world.library_size)
+
+
+def test_a_near_tie_is_told_from_a_wrong_answer() -> None:
+    world, student = teach(labelled=False)
+    tied = copy.deepcopy(student)
+    top = np.sort(predict(student, world.counts, world.library_size).log_posterior[0])[::-1]
+    best, second = np.argsort(-predict(student, world.counts[:1], world.library_size[:1]).log_posterior[0])[:2]
+    with torch.no_grad():
+        tied.population_head.bias[second] += float(top[0] - top[1]) - 3e-5  # cell 0 is now a near tie
+    model = export_onnx(tied, "contract")
+    one = (world.counts[:1], world.library_size[:1])
+    assert check_parity(tied, model, *one).label_agreement == 1.0
+
+    def raise_second(bias: NDArray[np.float32]) -> NDArray[np.float32]:
+        bias[second] += 6e-5
+        return bias
+
+    with pytest.raises(NearTieError, match="1 of 1 cells"):
+        check_parity(tied, tamper(model, "population_head.bias", raise_second), *one)
+    assert best != second

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from anndata import AnnData
+
+from scrcl_infer.contract import FILES
+
+ENVIRONMENT = {**os.environ, "COLUMNS": "120", "OMP_NUM_THREADS": "1"}
+
+
+def run(*arguments: str | Path, **kwargs: object) -> subprocess.CompletedProcess[str]:
+    code = "from scrcl_train.cli import main; main()"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT, **kwargs)  # type: ignore[call-overload,no-any-return]
+
+
+def test_help_teaches_and_loads_nothing_heavy() -> None:
+    top, fit = run("--help"), run("fit", "--help")
+    assert top.returncode == fit.returncode == 0
+    assert "scrcl-train DATA.h5ad -o BUNDLE" in top.stdout
+    for option in ("--labels", "--batch", "--n-populations", "--preset", "--epochs", "--seed", "--device", "--layer",
+                   "--write-h5ad", "--resume"):  # fmt: skip
+        assert option in fit.stdout
+    probe = "import sys, scrcl_train.cli; print([m for m in ('torch', 'scanpy', 'numpy') if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
+
+
+def test_version_is_one_line() -> None:
+    assert run("--version").stdout.split()[0] == "scrcl-train"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("missing.h5ad", "-o", "out"), 3, "no file"),
+        (("missing.h5ad", "-o", "out", "-k", "many"), 2, "'auto'"),
+        (("missing.h5ad", "-o", "out", "--preset", "nothing"), 7, "default"),
+    ],
+)
+def test_mistakes_get_one_message_and_their_own_exit_code(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, text: str
+) -> None:
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == code
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_training_prints_the_bundle_alone_and_resumes(tmp_path: Path, simulated: AnnData) -> None:
+    """The folder on stdout, all else on stderr; a lengthened run goes on from its last checkpoint."""
+    simulated.write_h5ad(tmp_path / "cells.h5ad")
+    first = run("cells.h5ad", "-o", "model", "--epochs", "3", "-k", "5", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.strip() == "model"
+    assert (tmp_path / "model" / FILES.manifest).is_file()
+    assert "5 populations" in first.stderr
+    longer = run("cells.h5ad", "-o", "model", "--epochs", "5", "-k", "5", "--resume", "--force", cwd=tmp_path)
+    assert longer.returncode == 0, longer.stderr
+    assert len((tmp_path / "model.run" / "metrics.jsonl").read_text().splitlines()) == 5
+    refused = run("cells.h5ad", "-o", "model", "--epochs", "5", cwd=tmp_path)
+    assert refused.returncode == 6
+    assert "--force" in refused.stderr

@@ -1,0 +1,115 @@
+"""The whole way on simulated cells whose types are known: what comes out must be right, stable and complete."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+from anndata import AnnData
+from sklearn.metrics import adjusted_rand_score
+
+import scrcl_infer
+from scrcl_infer.bundle import read_bundle
+from scrcl_infer.errors import InputError, OutputError
+from scrcl_infer.verify import verify_bundle
+from scrcl_train.data import read_labels
+from scrcl_train.pipeline import TrainOptions, TrainResult, train
+from scrcl_train.presets import get_preset
+
+OPTIONS = TrainOptions(config=get_preset("default", epochs=20), label_key="cell_type", n_populations=6, seed=0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("training")
+
+
+@pytest.fixture(scope="module")
+def cells(folder: Path, simulated: AnnData) -> Path:
+    path = folder / "cells.h5ad"
+    adata = simulated.copy()
+    counts = adata.X.tolil()
+    counts[5] = 0  # a cell without counts must not stop the run
+    adata.X = counts.tocsr()
+    adata.write_h5ad(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def result(folder: Path, cells: Path) -> TrainResult:
+    return train(cells, folder / "model", replace(OPTIONS, write_h5ad=folder / "found.h5ad"))
+
+
+def test_the_bundle_verifies_and_says_where_it_comes_from(result: TrainResult, cells: Path) -> None:
+    report = verify_bundle(result.folder)
+    assert report.passed, report
+    manifest = read_bundle(result.folder).manifest
+    assert manifest.name == "model"
+    assert manifest.provenance.data_name == cells.name
+    assert manifest.provenance.n_cells == 399
+    assert manifest.provenance.label_keys == ("cell_type",)
+    assert manifest.parity.label_agreement == 1.0
+    assert manifest.parity.max_abs_diff <= 1e-5
+    assert {t.name for t in manifest.cell_types} == {"T naive", "T memory", "B", "Monocyte", "NK", "Platelet"}
+
+
+def test_populations_found_without_labels_are_the_simulated_types(result: TrainResult, cells: Path) -> None:
+    truth = read_labels(cells, "cell_type")[np.setdiff1d(np.arange(400), [5])]
+    assert adjusted_rand_score(truth, result.found.populations.labels) > 0.7
+
+
+def test_training_cells_are_assigned_their_labels(result: TrainResult, cells: Path) -> None:
+    answers = scrcl_infer.load(result.folder).assign(cells)
+    truth = read_labels(cells, "cell_type")
+    known = answers.cell_type != "unknown"
+    assert known[np.arange(400) != 5].mean() > 0.85
+    assert answers.cell_type[5] == "unknown"
+    assert (answers.cell_type[known] == truth[known]).mean() > 0.95
+    np.testing.assert_allclose(np.linalg.norm(answers.embedding[known], axis=1), 1, atol=1e-5)
+
+
+def test_the_copy_holds_what_was_found_and_all_that_was_there(result: TrainResult, cells: Path, folder: Path) -> None:
+    before, after = ad.read_h5ad(cells), ad.read_h5ad(folder / "found.h5ad")
+    assert (before.X != after.X).nnz == 0
+    assert set(before.obs) | {"scrcl_population", "scrcl_cell_type"} == set(after.obs)
+    used = np.arange(400) != 5
+    names = np.array([p.name for p in result.bundle.manifest.populations], dtype=object)
+    assert list(after.obs["scrcl_population"][used]) == list(names[result.found.populations.labels])
+    assert after.obs["scrcl_population"].iloc[5] == "unknown"
+    np.testing.assert_array_equal(after.obsm["X_scrcl"][used], result.found.embedding)
+    assert after.obsm["X_scrcl_map"].shape == (400, 2)
+
+
+def test_the_log_holds_every_epoch_and_the_settings(result: TrainResult) -> None:
+    lines = (result.run_dir / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == list(range(1, 21))
+    assert json.loads((result.run_dir / "run.json").read_text())["seed"] == 0
+
+
+def test_the_same_seed_gives_the_same_bundle_to_the_byte(result: TrainResult, cells: Path, folder: Path) -> None:
+    again = train(cells, folder / "again", replace(OPTIONS, name="model"))
+    for path in sorted(result.folder.iterdir()):
+        assert path.read_bytes() == (again.folder / path.name).read_bytes(), path.name
+
+
+def test_labels_do_not_reach_what_is_found(result: TrainResult, cells: Path, folder: Path) -> None:
+    blind = train(cells, folder / "blind", replace(OPTIONS, label_key=None))
+    np.testing.assert_array_equal(blind.found.populations.labels, result.found.populations.labels)
+    np.testing.assert_array_equal(blind.found.embedding, result.found.embedding)
+    assert [t.name for t in blind.bundle.manifest.cell_types] == [f"P{i}" for i in range(1, 7)]
+
+
+def test_outputs_are_refused_before_any_work(cells: Path, folder: Path, tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    with pytest.raises(OutputError, match="--force"):
+        train(cells, taken, OPTIONS)
+    with pytest.raises(OutputError, match="is an input"):
+        train(cells, tmp_path / "new", replace(OPTIONS, write_h5ad=cells))
+    with pytest.raises(InputError, match="no file"):
+        train(tmp_path / "missing.h5ad", tmp_path / "new", OPTIONS)
+    assert not (tmp_path / "new.run").exists()
