@@ -27,6 +27,8 @@ N_FOLDS = 7
 """One seventh (14 %) of the cells is held out at a time."""
 ENOUGH_HELD_OUT = 300
 """Further folds are fitted until this many cells were held out: a 5 % quantile of fewer is noise."""
+MAX_FITS = 3
+"""First students at most: small data must not take longer to calibrate than large."""
 KEPT_FRACTION = 0.95
 TEMPERATURES = (1.0, 20.0)
 """Never below 1: where no held-out cell is wrong the best temperature is 0, and new cells are harder than those."""
@@ -103,7 +105,7 @@ def choose_folds(truth: NDArray[np.int64], *, seed: int = 0) -> list[tuple[NDArr
     """Choose which cells are learned and which are held out.
 
     Each type is dealt evenly over `N_FOLDS` folds. One fold is held out, or as many in turn as it takes to reach
-    `ENOUGH_HELD_OUT` cells. A cell without a type, or the only one of its type, is always learned.
+    `ENOUGH_HELD_OUT` cells, `MAX_FITS` at most. A cell without a type, or the only one of its type, is always learned.
 
     Parameters
     ----------
@@ -126,7 +128,7 @@ def choose_folds(truth: NDArray[np.int64], *, seed: int = 0) -> list[tuple[NDArr
             dealt += cells.size
     if dealt == 0:
         return []
-    n_used = min(N_FOLDS, math.ceil(ENOUGH_HELD_OUT / (dealt / N_FOLDS)))
+    n_used = min(MAX_FITS, math.ceil(ENOUGH_HELD_OUT / (dealt / N_FOLDS)))
     held = [np.flatnonzero(fold == f) for f in range(n_used)]
     return [(np.flatnonzero(fold != f), cells) for f, cells in enumerate(held) if cells.size]
 

@@ -24,17 +24,18 @@ from scrcl_infer.atomic import check_path
 from scrcl_infer.bundle import write_bundle
 from scrcl_infer.contract import GeneTable, Provenance
 from scrcl_infer.errors import InputError, OutputError
+from scrcl_train.augment import AugmentConfig
 from scrcl_train.calibration import calibrate
 from scrcl_train.config import TrainConfig
 from scrcl_train.data import TrainingData, read_labels, read_training_data
 from scrcl_train.device import choose_device
-from scrcl_train.distil import Targets, distil
+from scrcl_train.distil import DistilConfig, Targets, distil
 from scrcl_train.export import ModelParts, build_bundle
 from scrcl_train.features import Features, prepare_features
 from scrcl_train.gene_structure import compute_evidence, compute_gene_graph
 from scrcl_train.naming import compute_types, encode_types, name_populations
 from scrcl_train.place import compute_map
-from scrcl_train.populations import Populations, find_populations, fit_centroids
+from scrcl_train.populations import Populations, find_populations, fit_centroids, make_views
 from scrcl_train.progress import TrainProgress
 from scrcl_train.student import predict
 from scrcl_train.trainer import Teacher, fit
@@ -163,16 +164,25 @@ def _find_populations(data: TrainingData, options: TrainOptions, run_dir: Path, 
         )
     with progress.step("Finding populations"):
         embedding = clustered_embedding(teacher, options.config)
-        populations = find_populations(embedding, n_populations=options.n_populations, seed=options.seed)
+        populations = find_populations(
+            clustered_views(features, teacher, options.config), n_populations=options.n_populations, seed=options.seed
+        )
     progress.say(f"{populations.n_populations} populations{' (estimated)' if populations.chosen else ''}")
     with progress.step("Drawing the map"):
         place = compute_map(embedding, seed=options.seed)
     return Found(features, teacher, embedding, populations, place)
 
 
+def clustered_views(features: Features, teacher: Teacher, config: TrainConfig) -> list[NDArray[np.float32]]:
+    """Return the views over which populations are a consensus: the paper's own, or components and [E₁, E₂]."""
+    if config.teacher.refinement == "paper":
+        return [clustered_embedding(teacher, config)]
+    return make_views(features.pcs, features.cell_graph, [teacher.emb_1, teacher.emb_2])
+
+
 def clustered_embedding(teacher: Teacher, config: TrainConfig) -> NDArray[np.float32]:
-    """Return the embedding (n, D) in which populations are sought: [Z₁, Z₂] in the paper's presets, else [E₁, E₂]."""
-    parts = (teacher.z_1, teacher.z_2) if config.preset.startswith("paper") else (teacher.emb_1, teacher.emb_2)
+    """Return the teacher's embedding (n, D) that the student learns: [Z₁, Z₂] in the paper's presets, else [E₁, E₂]."""
+    parts = (teacher.z_1, teacher.z_2) if config.teacher.refinement == "paper" else (teacher.emb_1, teacher.emb_2)
     return np.concatenate(parts, axis=1)
 
 
@@ -198,11 +208,14 @@ def _teach_student(
         types=None if labels is None else encode_types(labels, type_names),
         n_types=len(type_names),
     )
+    # Values that were logarithms once are no counts: their depth cannot be drawn anew.
+    recipe = DistilConfig(augment=AugmentConfig(thin=data.matrix.state == "counts"))
     with progress.epochs("Calibration") as report:
         calibration = calibrate(
             counts,
             library_size,
             targets,
+            config=recipe,
             seed=options.seed,
             device=device,
             on_epoch=lambda log: report(log.epoch, log.losses, log.n_epochs),
@@ -212,6 +225,7 @@ def _teach_student(
             counts,
             library_size,
             targets,
+            config=recipe,
             seed=options.seed,
             device=device,
             on_epoch=lambda log: report(log.epoch, log.losses, log.n_epochs),

@@ -9,6 +9,7 @@ import pytest
 from anndata import AnnData
 
 from scrcl_infer.contract import FILES
+from scrcl_train import cli
 
 ENVIRONMENT = {**os.environ, "COLUMNS": "120", "OMP_NUM_THREADS": "1"}
 
@@ -53,17 +54,27 @@ def test_mistakes_get_one_message_and_their_own_exit_code(
     assert done.stdout == ""
 
 
-def test_training_prints_the_bundle_alone_and_resumes(tmp_path: Path, simulated: AnnData) -> None:
+def test_training_prints_the_bundle_alone_and_resumes(
+    tmp_path: Path, simulated: AnnData, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The folder on stdout, all else on stderr; a lengthened run goes on from its last checkpoint."""
-    simulated.write_h5ad(tmp_path / "cells.h5ad")
-    first = run("cells.h5ad", "-o", "model", "--epochs", "3", "-k", "5", cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
-    assert first.stdout.strip() == "model"
-    assert (tmp_path / "model" / FILES.manifest).is_file()
-    assert "5 populations" in first.stderr
-    longer = run("cells.h5ad", "-o", "model", "--epochs", "5", "-k", "5", "--resume", "--force", cwd=tmp_path)
-    assert longer.returncode == 0, longer.stderr
-    assert len((tmp_path / "model.run" / "metrics.jsonl").read_text().splitlines()) == 5
-    refused = run("cells.h5ad", "-o", "model", "--epochs", "5", cwd=tmp_path)
-    assert refused.returncode == 6
-    assert "--force" in refused.stderr
+    monkeypatch.chdir(tmp_path)
+    simulated[:150].copy().write_h5ad("cells.h5ad")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["scrcl-train", "cells.h5ad", "-o", "model", "-k", "5", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    code, out, err = call("--epochs", "3")
+    assert (code, out) == (0, "model\n"), err
+    assert Path("model", FILES.manifest).is_file()
+    assert "5 populations" in err
+    code, _, err = call("--epochs", "5", "--resume", "--force")
+    assert code == 0, err
+    assert len(Path("model.run", "metrics.jsonl").read_text().splitlines()) == 5
+    code, out, err = call("--epochs", "5")
+    assert (code, out) == (6, "")
+    assert "--force" in err
