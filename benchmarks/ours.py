@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from scrcl_train.config import TrainConfig
     from scrcl_train.features import Features
 
-CODE = ("config", "device", "features", "graphs", "layers", "model", "objective", "populations", "trainer")
+CODE = ("config", "device", "features", "graphs", "layers", "model", "objective", "trainer")
 """Modules of scrcl_train whose code decides the clusters."""
 PACKAGES = ("numpy", "scanpy", "scikit-learn", "scipy", "torch")
 DEVICE = "auto"
@@ -37,14 +37,12 @@ def prepare_default(cells: Cells) -> Features:
 
 def run_default(features: Features, cells: Cells, seed: int) -> Outcome:
     """Train the default preset once; find populations with K given and with K estimated."""
-    from scrcl_train.pipeline import clustered_embedding
-    from scrcl_train.populations import find_populations
+    from scrcl_train.grouping import group_by_teacher
     from scrcl_train.trainer import fit
 
-    config = get_preset("default")
-    embedding = clustered_embedding(fit(features, config, seed=seed, device=DEVICE), config)
-    given = find_populations(embedding, n_populations=cells.n_types, seed=seed)
-    estimated = find_populations(embedding, n_populations=None, seed=seed)
+    teacher = fit(features, get_preset("default"), seed=seed, device=DEVICE)
+    given = group_by_teacher(features, teacher, n_populations=cells.n_types, seed=seed)
+    estimated = group_by_teacher(features, teacher, seed=seed)
     return Outcome({"ours-k": given.labels, "ours": estimated.labels})
 
 
@@ -153,7 +151,7 @@ OURS: tuple[Method, ...] = (
         ),
         prepare_default,
         run_default,
-        version=hash_code((*CODE, "pipeline")),
+        version=hash_code((*CODE, "components", "consensus", "grouping", "populations")),
         settings={"config": get_preset("default").to_dict()},
         packages=PACKAGES,
         needs=("torch",),

@@ -1,28 +1,22 @@
-"""ScRCL on tissue sections: the default preset and the paper's spatial preset on the graph of the spots."""
+"""ScRCL on tissue sections: the spatial preset and the paper's spatial preset on the graph of the spots."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from benchmarks.code import hash_code
 from benchmarks.datasets import Cells
 from benchmarks.methods import Column, Method, Outcome
-from benchmarks.ours import CODE, DEVICE, PACKAGES, PAPER_STARTS, SELECT_EVERY, train_paper
+from benchmarks.ours import CODE, PACKAGES, PAPER_STARTS, SELECT_EVERY, train_paper
 from benchmarks.peers_spatial import N_VOTERS, two_columns, vote, with_vote
-from scrcl_train.presets import PRESETS, get_preset
+from scrcl_train.presets import get_preset
 
 if TYPE_CHECKING:
     from scrcl_train.config import TrainConfig
     from scrcl_train.features import Features
-
-DEFAULT_NAME = "spatial" if "spatial" in PRESETS else "default"
-
-
-def spatial_default() -> TrainConfig:
-    """Return our spatial preset; until there is one, the default preset on the graph of the spots."""
-    config = get_preset(DEFAULT_NAME)
-    return dataclasses.replace(config, graph=dataclasses.replace(config.graph, space="spots"))
 
 
 def spatial_paper(n_types: int, epochs: int | None) -> TrainConfig:
@@ -38,16 +32,21 @@ def _prepare(cells: Cells, config: TrainConfig) -> Features:
 
 
 def run_default(features: Features, cells: Cells, seed: int) -> Outcome:
-    """Train once; find domains with K given and with K estimated."""
-    from scrcl_train.pipeline import clustered_embedding
-    from scrcl_train.populations import find_populations
-    from scrcl_train.trainer import fit
+    """Find domains with K given and with K estimated; the teacher has no part in them."""
+    from scrcl_infer.spatial import Spots
+    from scrcl_train.domains import find_domains
 
-    config = spatial_default()
-    embedding = clustered_embedding(fit(features, config, seed=seed, device=DEVICE), config)
-    given = find_populations(embedding, n_populations=cells.n_types, seed=seed)
-    estimated = find_populations(embedding, n_populations=None, seed=seed)
-    return with_vote({"ours-k": given.labels, "ours": estimated.labels}, cells)
+    counts, library_size = (
+        cells.counts[:, features.hvgs],
+        np.asarray(cells.counts.sum(axis=1), dtype=np.float64).ravel(),
+    )
+    spots = Spots(np.asarray(cells.spatial, dtype=np.float64), np.zeros(len(library_size), dtype=np.int64))
+    n_neighbors = get_preset("spatial").graph.n_neighbors
+    given, estimated = (
+        find_domains(counts, library_size, spots, n_neighbors=n_neighbors, n_domains=k, seed=seed).populations.labels
+        for k in (cells.n_types, None)
+    )
+    return with_vote({"ours-k": given, "ours": estimated}, cells)
 
 
 def make_paper(epochs: int | None = None) -> Method:
@@ -98,10 +97,10 @@ OURS: tuple[Method, ...] = (
             *two_columns("ours-k", "scRCL", is_ours=True),
             *two_columns("ours", "scRCL", k="estimated", is_ours=True),
         ),
-        lambda cells: _prepare(cells, spatial_default()),
+        lambda cells: _prepare(cells, get_preset("spatial")),
         run_default,
-        version=hash_code((*CODE, "pipeline")),
-        settings={"config": spatial_default().to_dict(), "voters": N_VOTERS},
+        version=hash_code((*CODE, "autocorrelation", "domains")),
+        settings={"config": get_preset("spatial").to_dict(), "voters": N_VOTERS},
         packages=PACKAGES,
         needs=("torch",),
     ),

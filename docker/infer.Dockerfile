@@ -11,7 +11,7 @@ COPY scrcl_train scrcl_train
 COPY models models
 RUN /opt/scrcl/bin/pip install --no-cache-dir -c constraints.txt . \
  && /opt/scrcl/bin/pip uninstall -y pip setuptools \
- && rm -rf /opt/scrcl/lib/python3*/site-packages/scrcl_train \
+ && rm -rf /opt/scrcl/lib/python3*/site-packages/scrcl_train /opt/scrcl/bin/scrcl-train \
  && find /opt/scrcl -name tests -type d -prune -exec rm -rf {} + \
  && /opt/scrcl/bin/python -m compileall -q /opt/scrcl/lib
 

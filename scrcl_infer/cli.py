@@ -77,6 +77,9 @@ MinOverlap = Annotated[
         help="Least share of the model's evidence that must be in the input.  [default: the model's]",
     ),
 ]
+Section = Annotated[
+    str | None, typer.Option(metavar="OBS_KEY", help="Tells tissue sections apart, for spatial models.")
+]
 Reject = Annotated[bool, typer.Option("--reject/--no-reject", help="Call uncertain cells 'unknown'.")]
 ObsPrefix = Annotated[str, typer.Option(metavar="TEXT", help="Put before the column names.")]
 Report = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a JSON report here.")]
@@ -99,6 +102,7 @@ def assign_cli(
     input_state: InputState = InputStateChoice.auto,
     gene_column: GeneColumn = None,
     min_overlap: MinOverlap = None,
+    section: Section = None,
     reject: Reject = True,
     obs_prefix: ObsPrefix = "scrcl_",
     report: Report = None,
@@ -119,6 +123,7 @@ def assign_cli(
         input_state=input_state.value,
         gene_column=gene_column,
         min_overlap=min_overlap,
+        section=section,
         reject=reject,
         threads=threads,
         block_size=block_size,

@@ -4,6 +4,8 @@
 
     query ── open_source ── choose_matrix ── match_genes ── iter_blocks ─┬─ Encoder.run ── decide ─┬─ sink
                                                                          └──── one block held ─────┘
+
+A spatial bundle's blocks are held together once, to be smoothed over each section's spots, before they are encoded.
 """
 
 from __future__ import annotations
@@ -15,14 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scrcl_infer.assign import decide
+from scrcl_infer.blocks import RowBlock
 from scrcl_infer.bundle import bundle_sha256, read_bundle
 from scrcl_infer.contract import Bundle
 from scrcl_infer.encoder import Encoder, available_threads
-from scrcl_infer.errors import BundleError
+from scrcl_infer.errors import InputError
 from scrcl_infer.genes import GeneMatch, match_genes
 from scrcl_infer.h5ad import Source, iter_blocks, open_source
 from scrcl_infer.matrix import choose_matrix, to_counts
 from scrcl_infer.result import AssignedBlock, Assignment, AssignOptions, GeneReport, MatrixReport, Summary
+from scrcl_infer.spatial import Spots, read_spots, smooth_blocks
 from scrcl_infer.tally import Collector, Tally
 from scrcl_infer.verify import check_encoder
 from scrcl_infer.write import Target, check_target, open_sink
@@ -42,6 +46,8 @@ class Query:
     source: Source
     matrix: MatrixReport
     genes: GeneMatch
+    spots: Spots | None = None
+    """Where the spots lie; for spatial bundles only."""
 
 
 class Model:
@@ -82,8 +88,8 @@ class Model:
         ------
         InputError, MatrixError, GeneOverlapError
             The query cannot be used; the text says what to do.
-        BundleError
-            The bundle cannot assign such data.
+        BundleIntegrityError
+            The encoder is not the one that the manifest speaks of.
         """
         tally = Tally(self.manifest)
         with self._open(data, options) as query:
@@ -175,13 +181,14 @@ class Model:
 
     @contextmanager
     def _open(self, data: Path | str | AnnData, options: AssignOptions) -> Iterator[Query]:
-        if self.manifest.spatial is not None:
+        if self.manifest.spatial is None and options.section is not None:
             msg = (
-                f"Bundle '{self.manifest.name}' smooths expression over the spots of a section, which this version "
-                "does not do. Upgrade with `pip install -U scrcl`, or name a bundle without smoothing with --model."
+                f"Bundle '{self.manifest.name}' answers for each cell on its own and knows no sections. "
+                "Leave out --section, or name a bundle trained with --spatial."
             )
-            raise BundleError(msg)
+            raise InputError(msg)
         with open_source(data) as source:
+            spots = None if self.manifest.spatial is None else read_spots(source, section_key=options.section)
             matrix = choose_matrix(source, layer=options.layer, state=options.input_state)
             genes = match_genes(
                 source,
@@ -190,12 +197,12 @@ class Model:
                 gene_column=options.gene_column,
                 min_overlap=options.min_overlap,
             )
-            yield Query(source, matrix, genes)
+            yield Query(source, matrix, genes, spots)
 
     def _stream(self, query: Query, options: AssignOptions, progress: Progress | None) -> Iterator[AssignedBlock]:
         threads = options.threads or self.threads or available_threads()
         encoder = self._encoder(threads)
-        blocks = iter_blocks(
+        stored = iter_blocks(
             query.source,
             query.matrix.where,
             block_size=options.block_size,
@@ -204,8 +211,11 @@ class Model:
             threads=threads,
             log1p=query.matrix.state == "log1p10k",
         )
-        for stored in blocks:
-            block = to_counts(stored, query.matrix)
+        blocks: Iterator[RowBlock] = (to_counts(block, query.matrix) for block in stored)
+        if query.spots is not None and (spec := self.manifest.spatial) is not None:
+            genes, target = len(self.manifest.genes.names), self.manifest.encoder.target_sum
+            blocks = smooth_blocks(blocks, query.spots, spec, target_sum=target, n_genes=genes)
+        for block in blocks:
             output = encoder.run(block.counts, block.library_size)
             has_counts = block.counts.max(axis=1) > 0
             answers = decide(

@@ -23,6 +23,8 @@ class AssignOptions:
     """Column of `var` with symbols or Ensembl ids; None takes whichever column or index matches best."""
     min_overlap: float | None = None
     """Weighted gene overlap below which the query is refused; None takes the bundle's own."""
+    section: str | None = None
+    """Column of `obs` that tells sections of tissue apart, for spatial bundles; None: all spots are one section."""
     reject: bool = True
     """Answer 'unknown' below the bundle's threshold."""
     threads: int | None = None

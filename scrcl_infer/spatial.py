@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from scrcl_infer.blocks import RowBlock
 from scrcl_infer.errors import InputError
 
 if TYPE_CHECKING:
+    import scipy.sparse as sp
+
     from scrcl_infer.contract import SpatialSpec
     from scrcl_infer.source import Source
 
@@ -77,7 +78,7 @@ def read_spots(source: Source, *, section_key: str | None = None) -> Spots:
     if section_key is None:
         return Spots(places, np.zeros(len(places), dtype=np.int64))
     names = source.obs_column(section_key)
-    missing = np.flatnonzero([name is None or name != name for name in names])  # NaN differs from itself
+    missing = np.flatnonzero([name is None or str(name) == "nan" for name in names])
     if missing.size:
         msg = (
             f"obs['{section_key}'] names no section for {missing.size} spots, the first is row {missing[0]}. "
@@ -118,6 +119,8 @@ def make_spot_graph(spots: Spots, *, n_neighbors: int) -> sp.csr_matrix:
     csr_matrix
         (n, n) float32, symmetric, values 1, no loops, no edge between sections. A section's only spot has no edge.
     """
+    import scipy.sparse as sp  # loaded here and below, so that bundles without smoothing start without it
+
     n_spots = len(spots.places)
     rows, columns = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for number in np.unique(spots.section):
@@ -155,6 +158,8 @@ def smooth_expression(
     ndarray
         (n, G) float32.
     """
+    import scipy.sparse as sp
+
     looped = graph.astype(np.float64) + sp.eye_array(graph.shape[0], format="csr")
     scale = sp.diags_array(1 / np.sqrt(np.asarray(looped.sum(axis=1)).ravel()))
     normalised = sp.csr_matrix(scale @ looped @ scale)
@@ -205,6 +210,8 @@ def smooth_counts(
     InputError
         There are more or fewer places than spots.
     """
+    import scipy.sparse as sp
+
     if len(spots.places) != counts.shape[0]:
         msg = f"There are {counts.shape[0]} spots but {len(spots.places)} places. Give one place per spot."
         raise InputError(msg)
@@ -224,7 +231,9 @@ def smooth_blocks(
     blocks: Iterable[RowBlock], spots: Spots, spec: SpatialSpec, *, target_sum: float, n_genes: int
 ) -> Iterator[RowBlock]:
     """Take all blocks in, smooth them together, and yield them again; parameters as for `smooth_counts`."""
-    starts, parts, libraries = [], [sp.csr_matrix((0, n_genes), dtype=np.float32)], [np.empty((0, 1), np.float32)]
+    import scipy.sparse as sp
+
+    starts, parts, libraries = [], [sp.csr_matrix(np.empty((0, n_genes), np.float32))], [np.empty((0, 1), np.float32)]
     for block in blocks:
         starts.append(block.start)
         parts.append(sp.csr_matrix(block.counts))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ import typer
 
 from scrcl_infer import shell
 from scrcl_infer.cli import InputStateChoice
+from scrcl_infer.errors import ScrclError
+from scrcl_train.cli_after import biology_cli, evaluate_cli
 
 if TYPE_CHECKING:
     from scrcl_train.pipeline import TrainOptions, TrainResult
@@ -30,6 +33,9 @@ Examples:
   scrcl-train cells.h5ad -o my-model --labels cell_type --batch donor
   # keep the populations and the embedding of the training cells too
   scrcl-train cells.h5ad -o my-model --write-h5ad cells.scrcl.h5ad
+  # tissue sections: domains, and a model for other sections
+  scrcl-train slices.h5ad -o my-domains --spatial --section slice -k 7 --write-h5ad found.h5ad
+  scrcl-train tissue found.h5ad -o domains.png --section slice
   # then assign other cells
   scrcl-assign new.h5ad --model my-model -o new.types.h5ad
   # the whole way on simulated cells, about two minutes
@@ -65,10 +71,18 @@ def fit_cli(
         typer.Option(metavar="OBS_KEY", help="Names populations and adds a type head. Never seen by the clustering."),
     ] = None,
     batch: Annotated[str | None, typer.Option(metavar="OBS_KEY", help="Donor, run or plate of each cell.")] = None,
+    spatial: Annotated[
+        bool, typer.Option("--spatial", help="Tissue sections: find domains, with the places in obsm['spatial'].")
+    ] = False,
+    section: Annotated[
+        str | None, typer.Option(metavar="OBS_KEY", help="Tells tissue sections apart.  [default: one section]")
+    ] = None,
     n_populations: Annotated[
         str, typer.Option("--n-populations", "-k", metavar="K|auto", help="How many populations to find.")
     ] = "auto",
-    preset: Annotated[str, typer.Option(metavar="NAME", help="Settings: default, paper, paper:DATASET.")] = "default",
+    preset: Annotated[
+        str, typer.Option(metavar="NAME", help="Settings: default, spatial, paper, paper:DATASET.")
+    ] = "default",
     epochs: Annotated[int | None, typer.Option(min=1, help="Of the teacher.  [default: the preset's]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same machine: same bytes.")] = 0,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to train.")] = "auto",
@@ -90,6 +104,7 @@ def fit_cli(
 ) -> None:
     """Train on DATA.h5ad and write a model bundle."""
     wanted = _parse_n_populations(n_populations)
+    preset = _choose_preset(preset, section, spatial=spatial)
     shell.configure_logging(quiet=quiet)
     from scrcl_train.pipeline import TrainOptions
     from scrcl_train.presets import get_preset
@@ -103,7 +118,7 @@ def fit_cli(
         input_state=input_state.value,
         seed=seed,
     )
-    options = replace(options, device=device, write_h5ad=write_h5ad)
+    options = replace(options, section_key=section, device=device, write_h5ad=write_h5ad)
     options = replace(options, name=name, data_licence=data_licence, run_dir=run_dir, resume=resume, force=force)
     result = fit(data, output, options, quiet=quiet)
     if not quiet:
@@ -117,6 +132,22 @@ def fit(data: Path, output: Path, options: TrainOptions, *, quiet: bool = False)
     from scrcl_train.progress import stderr_progress
 
     return train(data, output, options, progress=stderr_progress(quiet=quiet))
+
+
+@app.command("tissue", context_settings=WIDE)
+def tissue_cli(
+    found: Annotated[Path, typer.Argument(metavar="FOUND.h5ad", help="From --write-h5ad, or from scrcl-assign.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="PICTURE", help="*.png, *.pdf or *.svg.")],
+    color: Annotated[
+        str, typer.Option("--color", metavar="OBS_KEY,...", help="What to show, side by side.")
+    ] = "scrcl_population",
+    section: Annotated[str | None, typer.Option(metavar="OBS_KEY", help="One row of pictures per section.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing picture.")] = False,
+) -> None:
+    """Draw the domains of spots where they lie on the tissue."""
+    from scrcl_train.tissue import draw_tissue_file
+
+    typer.echo(draw_tissue_file(found, output, columns=color.split(","), section_key=section, force=force))
 
 
 @app.command("demo", context_settings=WIDE)
@@ -134,12 +165,26 @@ def demo_cli(
     typer.echo(format_result(run_demo(output, seed=seed, device=device, progress=stderr_progress(quiet=quiet))))
 
 
+app.command("evaluate", context_settings=WIDE)(evaluate_cli)
+app.command("biology", context_settings=WIDE)(biology_cli)
+
+
 def main() -> None:
     """Run the command; the entry point of the installed script."""
+    # Waiting OpenMP threads must not spin: where cores are shared, spinning made training ten times slower (measured).
+    # It has to be said before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     commands = {command.name for command in app.registered_commands}
     if len(sys.argv) > 1 and sys.argv[1] not in commands | {"--help", "-h", "--version"}:
         sys.argv.insert(1, FIT)
-    sys.exit(shell.run(app, prog=PROG))
+    try:
+        code = shell.run(app, prog=PROG)
+    except ModuleNotFoundError as error:
+        # The base install assigns only; its users meet this command too.
+        text = f"{PROG}: error: {error.name} is not installed. Training needs more: pip install 'scrcl[train]'\n"
+        sys.stderr.write(text)
+        code = ScrclError.exit_code
+    sys.exit(code)
 
 
 def _parse_n_populations(text: str) -> int | None:
@@ -149,6 +194,22 @@ def _parse_n_populations(text: str) -> int | None:
         msg = f"must be a number from 1, or 'auto'; found {text!r}"
         raise typer.BadParameter(msg, param_hint="--n-populations")
     return int(text)
+
+
+def _choose_preset(preset: str, section: str | None, *, spatial: bool) -> str:
+    """Turn --spatial into a preset for tissue sections, and refuse what does not go together."""
+    from scrcl_train.presets import get_preset
+
+    if spatial:
+        preset = {"default": "spatial", "paper": "paper:spatial"}.get(preset, preset)
+    fits = get_preset(preset).spatial
+    if spatial and not fits:
+        msg = f"{preset!r} is not for tissue sections; leave it out, or take 'paper' or 'paper:spatial'"
+        raise typer.BadParameter(msg, param_hint="--preset")
+    if section is not None and not fits:
+        msg = "tells tissue sections apart, which needs --spatial as well"
+        raise typer.BadParameter(msg, param_hint="--section")
+    return preset
 
 
 def _summary(result: TrainResult, write_h5ad: Path | None) -> str:

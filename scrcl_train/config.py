@@ -11,8 +11,8 @@ from typing import Any, Literal, get_args
 
 from scrcl_infer.errors import TrainingError
 
-HvgFlavor = Literal["seurat", "seurat_v3"]
-Values = Literal["counts", "log1p", "scaled", "scaled_uncentred", "pcs"]
+HvgFlavor = Literal["seurat", "seurat_v3", "moran"]
+Values = Literal["counts", "scaled_uncentred", "pcs"]
 GraphSpace = Literal["scaled_pcs", "log_hvgs", "spots"]
 Refinement = Literal["paper", "programs"]
 
@@ -24,16 +24,18 @@ class FeatureConfig:
     n_hvgs: int | None = 2000
     """Highly variable genes kept; None keeps all genes that enough cells express."""
     hvg_flavor: HvgFlavor = "seurat"
-    """Dispersion of log1p data in bins of the mean, or variance of counts about a fitted trend."""
+    """Dispersion of log1p data in bins of the mean; variance of counts about a fitted trend; or, for tissue sections,
+    autocorrelation of log1p data over neighbouring spots."""
     min_cells: int = 3
     """Cells that must express a gene for it to be considered."""
     values: Values = "pcs"
-    """Raw counts; log1p of counts per ten thousand; that, standardised per gene; or divided by the sd only; or the
-    principal components of the standardised matrix, which confines the first layers' gene weights to their span."""
+    """Raw counts; log1p of counts per ten thousand divided by its sd per gene; or the principal components of the
+    standardised matrix, shrunk to what the gene-gene correlations support (see `scrcl_train.components`). The last
+    confines the first layers' gene weights to the components' span."""
     max_value: float = 10.0
     """Standardised values are clipped here, in units of the sd."""
     n_pcs: int = 50
-    """Principal components of the standardised matrix."""
+    """Principal components of the standardised matrix; the last one shows the level of the noise."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -42,7 +44,7 @@ class FeatureConfig:
         _at_least("n_hvgs", self.n_hvgs if self.n_hvgs is not None else 2, 2)
         _at_least("min_cells", self.min_cells, 1)
         _above("max_value", self.max_value, 0)
-        _at_least("n_pcs", self.n_pcs, 1)
+        _at_least("n_pcs", self.n_pcs, 2)
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,11 @@ class GraphConfig:
     """The cell graph A (n, n) and the gene graph (g, g)."""
 
     space: GraphSpace = "scaled_pcs"
-    """Cosine on PCs of the standardised matrix; cosine on log1p HVGs; or nearest spots by coordinates."""
+    """Cosine on the shrunk components of the standardised matrix; cosine on log1p HVGs; or nearest spots."""
     n_neighbors: int = 15
     """Nearest others of each cell, before the graph is made symmetric."""
     n_graph_pcs: int = 30
-    """PCs used for `scaled_pcs`."""
+    """Leading PCs, as they are, for the neighbours that vote on populations."""
     exact_below: int = 10_000
     """Fewer cells than this: exact neighbours; from here on approximate ones (and 50 PCs in place of `log_hvgs`)."""
     gene_neighbors: int = 10
@@ -91,7 +93,7 @@ class TeacherConfig:
     """Of Adam."""
     weight_decay: float = 0.0
     """Of Adam, added to the gradient."""
-    epochs: int = 80
+    epochs: int = 40
     """Full-batch steps."""
 
     def __post_init__(self) -> None:
@@ -120,9 +122,23 @@ class TrainConfig:
     features: FeatureConfig = field(default_factory=FeatureConfig)
     graph: GraphConfig = field(default_factory=GraphConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    n_voters: int = 0
+    """Nearest spots whose majority replaces a spot's population; 0 leaves it as it is."""
+
+    @property
+    def spatial(self) -> bool:
+        """Whether cells are spots of tissue sections, averaged over their neighbours there."""
+        return self.graph.space == "spots"
 
     def __post_init__(self) -> None:
         """Refuse parts that do not go together."""
+        _at_least("n_voters", self.n_voters, 0)
+        if not self.spatial and (self.n_voters or self.features.hvg_flavor == "moran"):
+            msg = "n_voters and hvg_flavor 'moran' need neighbouring spots: set the graph's space to 'spots'."
+            raise TrainingError(msg)
+        if self.graph.space == "scaled_pcs" and self.features.values != "pcs":
+            msg = f"The graph's space 'scaled_pcs' needs the input 'pcs'; found {self.features.values!r}."
+            raise TrainingError(msg)
         if (self.features.values == "pcs") != (self.teacher.refinement == "programs"):
             msg = (
                 f"The refinement {self.teacher.refinement!r} does not go with the input {self.features.values!r}: "

@@ -20,6 +20,7 @@ from scrcl_infer.errors import InputError
 from scrcl_infer.genes import clean_name, find_other_features, guess_species
 from scrcl_infer.h5ad import H5ad
 from scrcl_infer.matrix import choose_matrix, to_counts
+from scrcl_infer.spatial import Spots, read_spots
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,6 +61,8 @@ class TrainingData:
     matrix: MatrixReport
     batch: NDArray[np.int64] | None
     """(n,) codes."""
+    spots: Spots | None = None
+    """Where the n cells lie, for tissue sections."""
 
     @property
     def n_cells(self) -> int:
@@ -68,7 +71,13 @@ class TrainingData:
 
 
 def read_training_data(
-    path: Path, *, layer: str | None = None, state: InputState = "auto", batch_key: str | None = None
+    path: Path,
+    *,
+    layer: str | None = None,
+    state: InputState = "auto",
+    batch_key: str | None = None,
+    spatial: bool = False,
+    section_key: str | None = None,
 ) -> TrainingData:
     """Read counts and gene names of an `.h5ad`; cells without counts and features other than genes are left out.
 
@@ -78,44 +87,36 @@ def read_training_data(
         The file; never changed.
     layer, state
         Which matrix to read, and as what; see `scrcl_infer.matrix.choose_matrix`.
-    batch_key
-        Column of `obs` that tells batches apart.
+    batch_key, section_key
+        Columns of `obs` that tell batches and tissue sections apart.
+    spatial
+        Read `obsm['spatial']` too.
 
     Raises
     ------
     InputError
-        The file is no `.h5ad`, has too few cells or genes with counts, or lacks the batch column.
+        The file is no `.h5ad`, has too few cells or genes with counts, or lacks the batch column or the coordinates.
     MatrixError
         No matrix in it holds usable counts.
     """
     with H5ad(path) as source:
         report = choose_matrix(source, layer=layer, state=state)
-        names = _strings(source.var_names(report.where))
-        keys = source.var_keys(report.where)
+        names, obs_names = _strings(source.var_names(report.where)), source.obs_names()
         genes = np.flatnonzero(~find_other_features(source, report.where))
-        obs_names = source.obs_names()
-        columns = {key: source.var_column(key, report.where) for key in keys}
+        columns = {key: source.var_column(key, report.where) for key in source.var_keys(report.where)}
         batch = None if batch_key is None else _strings(source.obs_column(batch_key))
+        spots = read_spots(source, section_key=section_key) if spatial else None
         blocks = iter_csr_blocks(source, report.where, block_size=4096, threads=available_threads())
         counts = sp.vstack([to_counts(rows, report) for _, rows in blocks], format="csr")
-    text = {key: _strings(values) for key, values in columns.items() if values.dtype == object}
     counts = sp.csr_matrix(counts[:, genes], dtype=np.float32)
-    n_rows = counts.shape[0]
-    rows = np.flatnonzero(np.asarray(counts.sum(axis=1)).ravel())
-    n_expressed = np.unique(counts.indices).size
-    if rows.size < MIN_CELLS or n_expressed < MIN_GENES:
-        msg = (
-            f"{path}: {report.where} holds {rows.size} cells with counts and {n_expressed} genes with counts; training "
-            f"needs at least {MIN_CELLS} cells and {MIN_GENES} genes. Name another matrix with --layer, or more data."
-        )
-        raise InputError(msg)
-    counts = counts[rows]
-    library = np.asarray(counts.sum(axis=1), dtype=np.float32).ravel()
-    symbols, ids = _gene_identities(names[genes], {key: values[genes] for key, values in text.items()})
+    n_rows, rows = counts.shape[0], _find_cells(counts, f"{path}: {report.where}")
+    library = np.asarray(counts[rows].sum(axis=1), dtype=np.float32).ravel()
+    text = {key: _strings(values[genes]) for key, values in columns.items() if values.dtype == object}
+    symbols, ids = _gene_identities(names[genes], text)
     return TrainingData(
         path=path,
         sha256=file_sha256(path),
-        counts=counts,
+        counts=counts[rows],
         # Logged data may hold a part of the genes only; what the cells were scaled to is their library.
         library_size=library if report.target_sum is None else np.full_like(library, report.target_sum),
         gene_names=tuple(names[genes]),
@@ -127,6 +128,7 @@ def read_training_data(
         n_rows=n_rows,
         matrix=report,
         batch=None if batch is None else np.unique(batch[rows], return_inverse=True)[1].astype(np.int64),
+        spots=None if spots is None else Spots(spots.places[rows], spots.section[rows]),
     )
 
 
@@ -154,6 +156,19 @@ def file_sha256(path: Path) -> str:
     """Hex sha256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _find_cells(counts: sp.csr_matrix, where: str) -> NDArray[np.int64]:
+    """Return the rows with counts, (n,); refuse too few of them, or of genes."""
+    rows = np.flatnonzero(np.asarray(counts.sum(axis=1)).ravel())
+    n_expressed = np.unique(counts.indices).size
+    if rows.size < MIN_CELLS or n_expressed < MIN_GENES:
+        msg = (
+            f"{where} holds {rows.size} cells with counts and {n_expressed} genes with counts; training "
+            f"needs at least {MIN_CELLS} cells and {MIN_GENES} genes. Name another matrix with --layer, or more data."
+        )
+        raise InputError(msg)
+    return rows.astype(np.int64)
 
 
 def _strings(values: NDArray[np.object_]) -> NDArray[np.object_]:

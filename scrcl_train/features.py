@@ -13,8 +13,18 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from scrcl_infer.errors import InputError
+from scrcl_train.autocorrelation import choose_autocorrelated
+from scrcl_train.components import Components, Neighbors, compute_support
 from scrcl_train.config import GraphConfig, TrainConfig
-from scrcl_train.graphs import gene_graph, gene_program_graph, gram, knn_graph, spot_graph
+from scrcl_train.graphs import (
+    gene_graph,
+    gene_program_graph,
+    gram,
+    join_neighbors,
+    knn_graph,
+    nearest_neighbors,
+    spot_graph,
+)
 
 TARGET_SUM = 10_000.0
 """Counts per cell after normalisation; also `EncoderSpec.target_sum`."""
@@ -31,19 +41,20 @@ class Features:
     hvgs: NDArray[np.int64]
     """(g,) columns of the count matrix, ascending."""
     inputs: NDArray[np.float32] | sp.csr_matrix
-    """(n, g) matrix X; CSR where the values are counts or log1p. For `pcs` (n, p): scores at one common scale."""
+    """(n, g) matrix X; CSR where the values are counts. For `pcs` (n, q): refined scores at one common scale, without
+    the components that nothing supports."""
     mean: NDArray[np.float32]
     """(g,) mean of log1p(CP10k) over the cells."""
     sd: NDArray[np.float32]
     """(g,) standard deviation of log1p(CP10k), n - 1 in the denominator; 1 for constant genes."""
-    pcs: NDArray[np.float32]
-    """(n, p) principal components of the standardised and clipped matrix."""
-    loadings: NDArray[np.float32]
-    """(g, p) unit columns; the components are the centred standardised matrix times these."""
     cell_graph: sp.csr_matrix
     """(n, n) symmetric 0/1 graph without loops."""
     gene_graph: sp.csr_matrix
     """(g, g) 0/1 graph; row i lists the nearest genes of gene i, itself included; symmetric for `pcs`."""
+    components: Components | None = None
+    """Of the standardised and clipped matrix; `pcs` only."""
+    neighbors: Neighbors | None = None
+    """Of each cell; `pcs` only, and not for spots."""
 
 
 def prepare_features(
@@ -81,36 +92,31 @@ def prepare_features(
         There are too few cells or genes, a cell holds no counts, or coordinates are missing.
     """
     counts = sp.csr_matrix(counts, dtype=np.float32)
-    if library_size is None:
-        library_size = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    library_size = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel() if library_size is None else library_size
     _check(counts, library_size, config.graph, spatial)
     log_all = normalise(counts, library_size)
-    hvgs = variable_genes(counts, log_all, config, batch=batch)
+    spots = None
+    if config.spatial:  # _check has seen that there are coordinates
+        spots = spot_graph(np.asarray(spatial), n_neighbors=config.graph.n_neighbors, section=section)
+    hvgs = variable_genes(counts, log_all, config, batch=batch, spots=spots, section=section)
     log = sp.csr_matrix(log_all[:, hvgs])
     mean, sd = column_moments(log)
-    scaled = standardise(log, mean, sd, max_value=config.features.max_value)
-    n_pcs = config.features.n_pcs
-    pcs, loadings = principal_components(scaled, max(n_pcs, config.graph.n_graph_pcs))
-    cell_graph = _cell_graph(config.graph, pcs, log, (spatial, section), seed=seed)
-    pcs, loadings = pcs[:, :n_pcs], loadings[:, :n_pcs]
-    n_genes = config.graph.gene_neighbors
-    inputs: NDArray[np.float32] | sp.csr_matrix
-    match config.features.values:
-        case "pcs":
-            inputs = pcs * np.float32(PC_SCALE / pcs[:, :PC_SCALE_LEADING].std(axis=0).mean())
-        case "scaled":
-            inputs = scaled
-        case "scaled_uncentred":
-            inputs = standardise(log, np.zeros_like(mean), sd, max_value=config.features.max_value)
-        case "log1p":
-            inputs = log
-        case "counts":
-            inputs = sp.csr_matrix(counts[:, hvgs])
     if config.features.values == "pcs":
-        genes = gene_program_graph(loadings * pcs.std(axis=0), n_neighbors=n_genes)
-    else:
-        genes = gene_graph(inputs, n_neighbors=n_genes)
-    return Features(hvgs, inputs, mean, sd, pcs, loadings, cell_graph, genes)
+        scaled = standardise(log, mean, sd, max_value=config.features.max_value)
+        scores, loadings = principal_components(scaled, config.features.n_pcs)
+        components = Components(scores, loadings, compute_support(scores))
+        inputs, genes = _refine(components, config.graph)
+        if spots is not None:
+            return Features(hvgs, inputs, mean, sd, spots, genes, components)
+        neighbors = _neighbors(components, config.graph, seed=seed)
+        cell_graph = join_neighbors(neighbors.refined)
+        return Features(hvgs, inputs, mean, sd, cell_graph, genes, components, neighbors)
+    values: NDArray[np.float32] | sp.csr_matrix = sp.csr_matrix(counts[:, hvgs])
+    if config.features.values == "scaled_uncentred":
+        values = standardise(log, np.zeros_like(mean), sd, max_value=config.features.max_value)
+    cell_graph = _log_graph(config.graph, log, seed=seed) if spots is None else spots
+    genes = gene_graph(values, n_neighbors=config.graph.gene_neighbors)
+    return Features(hvgs, values, mean, sd, cell_graph, genes)
 
 
 def normalise(counts: sp.csr_matrix, library_size: NDArray[np.floating]) -> sp.csr_matrix:
@@ -122,11 +128,18 @@ def normalise(counts: sp.csr_matrix, library_size: NDArray[np.floating]) -> sp.c
 
 
 def variable_genes(
-    counts: sp.csr_matrix, log: sp.csr_matrix, config: TrainConfig, *, batch: NDArray[np.generic] | None = None
+    counts: sp.csr_matrix,
+    log: sp.csr_matrix,
+    config: TrainConfig,
+    *,
+    batch: NDArray[np.generic] | None = None,
+    spots: sp.csr_matrix | None = None,
+    section: NDArray[np.generic] | None = None,
 ) -> NDArray[np.int64]:
     """Return the columns of the most variable genes, ascending.
 
-    Scanpy's `highly_variable_genes` among the genes that at least `min_cells` cells express.
+    Scanpy's `highly_variable_genes`, or those with the highest Moran's I over the graph of the spots, among the genes
+    that at least `min_cells` cells express.
 
     Raises
     ------
@@ -145,6 +158,9 @@ def variable_genes(
         raise InputError(msg)
     if features.n_hvgs is None or features.n_hvgs >= len(expressed):
         return expressed.astype(np.int64)
+    if spots is not None and features.hvg_flavor == "moran":
+        candidates = sp.csr_matrix(log[:, expressed])
+        return expressed[choose_autocorrelated(candidates, spots, features.n_hvgs, section=section)].astype(np.int64)
     import pandas as pd
     import scanpy
     from anndata import AnnData
@@ -225,29 +241,25 @@ def principal_components(
     return scores, vectors.astype(np.float32)
 
 
-def _cell_graph(
-    graph: GraphConfig,
-    pcs: NDArray[np.float32],
-    log: sp.csr_matrix,
-    spots: tuple[NDArray[np.floating] | None, NDArray[np.generic] | None],
-    *,
-    seed: int,
-) -> sp.csr_matrix:
-    if graph.space == "spots":
-        coordinates, section = spots
-        return spot_graph(  # _check has seen that there are coordinates
-            np.asarray(coordinates),
-            n_neighbors=graph.n_neighbors,
-            section=section,
-            exact_below=graph.exact_below,
-            seed=seed,
-        )
-    if graph.space == "scaled_pcs":
-        points = pcs[:, : graph.n_graph_pcs]
-    elif log.shape[0] < graph.exact_below:
-        points = log.toarray()
-    else:
-        points, _ = principal_components(log, LOG_GRAPH_PCS)
+def _refine(components: Components, graph: GraphConfig) -> tuple[NDArray[np.float32], sp.csr_matrix]:
+    """Return the input (n, q) at one common scale, and the graph of genes that do the same along the components."""
+    refined = components.refined[:, components.supported]
+    spread = refined.std(axis=0)
+    genes = gene_program_graph(components.loadings[:, components.supported] * spread, n_neighbors=graph.gene_neighbors)
+    inputs = refined * np.float32(PC_SCALE / max(float(spread[:PC_SCALE_LEADING].mean()), 1e-12))
+    return inputs, genes
+
+
+def _neighbors(components: Components, graph: GraphConfig, *, seed: int) -> Neighbors:
+    plain, refined = (
+        nearest_neighbors(points, n_neighbors=graph.n_neighbors, cosine=True, exact_below=graph.exact_below, seed=seed)
+        for points in (components.scores[:, : graph.n_graph_pcs], components.refined)
+    )
+    return Neighbors(plain, refined)
+
+
+def _log_graph(graph: GraphConfig, log: sp.csr_matrix, *, seed: int) -> sp.csr_matrix:
+    points = log.toarray() if log.shape[0] < graph.exact_below else principal_components(log, LOG_GRAPH_PCS)[0]
     return knn_graph(points, n_neighbors=graph.n_neighbors, cosine=True, exact_below=graph.exact_below, seed=seed)
 
 

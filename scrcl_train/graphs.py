@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from scrcl_infer.errors import InputError
+from scrcl_infer.spatial import Spots, make_spot_graph
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,15 @@ def knn_graph(
     InputError
         There are fewer than two points.
     """
+    return join_neighbors(
+        nearest_neighbors(points, n_neighbors=n_neighbors, cosine=cosine, exact_below=exact_below, seed=seed)
+    )
+
+
+def nearest_neighbors(
+    points: NDArray[np.floating], *, n_neighbors: int, cosine: bool, exact_below: int = 10_000, seed: int = 0
+) -> NDArray[np.int64]:
+    """Return the nearest others (n, k) of each point; arguments and errors as in `knn_graph`."""
     n_points = len(points)
     if n_points < 2:
         msg = f"A graph needs at least two cells; found {n_points}. Give a file with more cells."
@@ -56,9 +66,14 @@ def knn_graph(
         norms = np.linalg.norm(coordinates, axis=1, keepdims=True)
         coordinates = coordinates / np.maximum(norms, np.finfo(np.float32).tiny)
     n_neighbors = min(n_neighbors, n_points - 1)
-    neighbors = (
-        _exact(coordinates, n_neighbors) if n_points < exact_below else _approximate(coordinates, n_neighbors, seed)
-    )
+    if n_points < exact_below:
+        return _exact(coordinates, n_neighbors)
+    return _approximate(coordinates, n_neighbors, seed)
+
+
+def join_neighbors(neighbors: NDArray[np.int64]) -> sp.csr_matrix:
+    """Join each point to its neighbours (n, k), in both directions; as `knn_graph`."""
+    n_points, n_neighbors = neighbors.shape
     rows = np.repeat(np.arange(n_points), n_neighbors)
     directed = sp.csr_matrix((np.ones(rows.size, np.float32), (rows, neighbors.ravel())), shape=(n_points, n_points))
     graph = sp.csr_matrix(directed.maximum(directed.T))
@@ -67,14 +82,9 @@ def knn_graph(
 
 
 def spot_graph(
-    coordinates: NDArray[np.floating],
-    *,
-    n_neighbors: int,
-    section: NDArray[np.generic] | None = None,
-    exact_below: int = 10_000,
-    seed: int = 0,
+    coordinates: NDArray[np.floating], *, n_neighbors: int, section: NDArray[np.generic] | None = None
 ) -> sp.csr_matrix:
-    """Join each spot to its nearest spots of the same section.
+    """Join each spot to its nearest spots of the same section, exactly as a spatial bundle does with a query's.
 
     Parameters
     ----------
@@ -84,8 +94,6 @@ def spot_graph(
         Nearest other spots of each spot.
     section
         (n,) name of each spot's section; None means that there is one.
-    exact_below, seed
-        As in `knn_graph`.
 
     Returns
     -------
@@ -95,25 +103,15 @@ def spot_graph(
     Raises
     ------
     InputError
-        A section has fewer than two spots, or `section` has another length.
+        `section` has another length.
     """
     n_spots = len(coordinates)
     sections = np.zeros(n_spots, dtype=np.int64) if section is None else np.asarray(section)
     if len(sections) != n_spots:
         msg = f"There are {n_spots} spots but {len(sections)} section names. Give one name per spot."
         raise InputError(msg)
-    rows, columns = [], []
-    for name in np.unique(sections):
-        members = np.flatnonzero(sections == name)
-        part = knn_graph(
-            coordinates[members], n_neighbors=n_neighbors, cosine=False, exact_below=exact_below, seed=seed
-        ).tocoo()
-        rows.append(members[part.row])
-        columns.append(members[part.col])
-    places = (np.concatenate(rows), np.concatenate(columns))
-    graph = sp.csr_matrix((np.ones(places[0].size, np.float32), places), shape=(n_spots, n_spots))
-    graph.sort_indices()
-    return graph
+    numbers = np.unique(sections, return_inverse=True)[1].astype(np.int64)
+    return make_spot_graph(Spots(np.asarray(coordinates, dtype=np.float64), numbers), n_neighbors=n_neighbors)
 
 
 def gene_graph(inputs: NDArray[np.float32] | sp.csr_matrix, *, n_neighbors: int) -> sp.csr_matrix:

@@ -29,13 +29,14 @@ from scrcl_train.calibration import calibrate
 from scrcl_train.config import TrainConfig
 from scrcl_train.data import TrainingData, read_labels, read_training_data
 from scrcl_train.device import choose_device
-from scrcl_train.distil import DistilConfig, Targets, distil
+from scrcl_train.distil import DistilConfig, distil
 from scrcl_train.export import ModelParts, build_bundle
 from scrcl_train.features import Features, prepare_features
 from scrcl_train.gene_structure import compute_evidence, compute_gene_graph
-from scrcl_train.naming import compute_types, encode_types, name_populations
+from scrcl_train.grouping import group_cells, make_targets, student_input
+from scrcl_train.naming import name_populations
 from scrcl_train.place import compute_map
-from scrcl_train.populations import Populations, find_populations, fit_centroids, make_views
+from scrcl_train.populations import Populations, fit_centroids
 from scrcl_train.progress import TrainProgress
 from scrcl_train.student import predict
 from scrcl_train.trainer import Teacher, fit
@@ -59,6 +60,8 @@ class TrainOptions:
     label_key: str | None = None
     """Column of `obs` that names populations and teaches the type head; never seen by the teacher."""
     batch_key: str | None = None
+    section_key: str | None = None
+    """Column of `obs` that tells tissue sections apart, for spatial settings; None takes all spots for one section."""
     n_populations: int | None = None
     """None estimates the number."""
     layer: str | None = None
@@ -130,7 +133,14 @@ def train(path: Path, folder: Path, options: TrainOptions, *, progress: TrainPro
     _check_outputs(path, folder, options)
     run_dir = options.run_dir or folder.with_name(folder.name + ".run")
     with progress.step("Reading counts"):
-        data = read_training_data(path, layer=options.layer, state=options.input_state, batch_key=options.batch_key)
+        data = read_training_data(
+            path,
+            layer=options.layer,
+            state=options.input_state,
+            batch_key=options.batch_key,
+            spatial=options.config.spatial,
+            section_key=options.section_key,
+        )
         labels = None if options.label_key is None else read_labels(path, options.label_key)[data.rows]
     progress.say(f"{data.n_cells:,} cells x {len(data.gene_names):,} genes. {data.matrix.reason}")
     found = _find_populations(data, options, run_dir, progress)
@@ -148,7 +158,13 @@ def _find_populations(data: TrainingData, options: TrainOptions, run_dir: Path, 
     n_epochs = options.config.teacher.epochs
     with progress.step("Choosing genes, building graphs"):
         features = prepare_features(
-            data.counts, options.config, library_size=data.library_size, batch=data.batch, seed=options.seed
+            data.counts,
+            options.config,
+            library_size=data.library_size,
+            batch=data.batch,
+            spatial=None if data.spots is None else data.spots.places,
+            section=None if data.spots is None else data.spots.section,
+            seed=options.seed,
         )
     with progress.epochs("Teacher") as report:
         teacher = fit(
@@ -163,27 +179,13 @@ def _find_populations(data: TrainingData, options: TrainOptions, run_dir: Path, 
             ),
         )
     with progress.step("Finding populations"):
-        embedding = clustered_embedding(teacher, options.config)
-        populations = find_populations(
-            clustered_views(features, teacher, options.config), n_populations=options.n_populations, seed=options.seed
+        populations, embedding = group_cells(
+            data, features, teacher, options.config, n_populations=options.n_populations, seed=options.seed
         )
     progress.say(f"{populations.n_populations} populations{' (estimated)' if populations.chosen else ''}")
     with progress.step("Drawing the map"):
         place = compute_map(embedding, seed=options.seed)
     return Found(features, teacher, embedding, populations, place)
-
-
-def clustered_views(features: Features, teacher: Teacher, config: TrainConfig) -> list[NDArray[np.float32]]:
-    """Return the views over which populations are a consensus: the paper's own, or components and [E₁, E₂]."""
-    if config.teacher.refinement == "paper":
-        return [clustered_embedding(teacher, config)]
-    return make_views(features.pcs, features.cell_graph, [teacher.emb_1, teacher.emb_2])
-
-
-def clustered_embedding(teacher: Teacher, config: TrainConfig) -> NDArray[np.float32]:
-    """Return the teacher's embedding (n, D) that the student learns: [Z₁, Z₂] in the paper's presets, else [E₁, E₂]."""
-    parts = (teacher.z_1, teacher.z_2) if config.teacher.refinement == "paper" else (teacher.emb_1, teacher.emb_2)
-    return np.concatenate(parts, axis=1)
 
 
 def _teach_student(
@@ -196,20 +198,12 @@ def _teach_student(
     progress: TrainProgress,
 ) -> Bundle:
     """Name what was found, teach and calibrate the student, and put the bundle together."""
-    counts, library_size = data.counts[:, found.features.hvgs], data.library_size
+    counts, library_size, spatial = student_input(data, found.features, options.config)
     populations, device = found.populations, choose_device(options.device)
     described, types = name_populations(populations.labels, labels)
-    type_names = compute_types(labels)
-    targets = Targets(
-        embedding=found.embedding,
-        populations=populations.labels,
-        n_populations=populations.n_populations,
-        map=found.map,
-        types=None if labels is None else encode_types(labels, type_names),
-        n_types=len(type_names),
-    )
-    # Values that were logarithms once are no counts: their depth cannot be drawn anew.
-    recipe = DistilConfig(augment=AugmentConfig(thin=data.matrix.state == "counts"))
+    targets = make_targets(populations, found.embedding, found.map, labels)
+    # Values that were logarithms once, or means of neighbours, are no counts: their depth cannot be drawn anew.
+    recipe = DistilConfig(augment=AugmentConfig(thin=data.matrix.state == "counts" and spatial is None))
     with progress.epochs("Calibration") as report:
         calibration = calibrate(
             counts,
@@ -241,12 +235,13 @@ def _teach_student(
             provenance=_provenance(data, options),
             centroids=fit_centroids(answer.embedding, populations.labels, populations.n_populations),
             gene_graph=compute_gene_graph(
-                counts,
-                library_size,
+                data.counts[:, found.features.hvgs],
+                data.library_size,
                 found.teacher.gene_embedding,
                 np.concatenate([found.teacher.z_1, found.teacher.z_2], axis=1),
                 populations.labels,
             ),
+            spatial=spatial,
         )
         return build_bundle(student, parts, counts, library_size, seed=options.seed)
 

@@ -176,8 +176,13 @@ def build_model(features: Features, config: TeacherConfig) -> Scrcl:
     n_cells, n_inputs = features.inputs.shape
     if config.refinement == "paper":
         return paper_model(n_cells, n_inputs, hidden=config.hidden, dim=config.dim, dropout=config.dropout)
-    loadings = torch.from_numpy(np.ascontiguousarray(features.loadings, dtype=np.float32))
-    spread = torch.from_numpy(features.pcs.std(axis=0).astype(np.float32))
+    components = features.components
+    if components is None:
+        msg = "The refinement 'programs' needs principal components. Prepare the features with the input 'pcs'."
+        raise TrainingError(msg)
+    supported = components.supported
+    loadings = torch.from_numpy(np.ascontiguousarray(components.loadings[:, supported]))
+    spread = torch.from_numpy(components.refined[:, supported].std(axis=0))
     genes = SparseMatrix(gcn_normalise(features.gene_graph), symmetric=False)
     profiles = program_profiles(loadings, spread, genes)
     return program_model(loadings, profiles, hidden=config.hidden, dim=config.dim, dropout=config.dropout)

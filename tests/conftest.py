@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+# As the commands do: waiting OpenMP threads must not spin. Said here, before anything imports torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 DATA = Path(os.environ.get("SCRCL_DATA", "../shared/data"))
 
 

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 import scrcl_infer
 from scrcl_infer.bundle import bundle_sha256, write_bundle
-from scrcl_infer.contract import SpatialSpec
-from scrcl_infer.errors import BundleError, GeneOverlapError, InputError, MatrixError, OutputError
+from scrcl_infer.errors import GeneOverlapError, InputError, MatrixError, OutputError
 from scrcl_infer.pipeline import Model, load
 from scrcl_infer.result import Assignment, AssignOptions
 from scrcl_infer.write import STDOUT, Target
@@ -265,12 +264,6 @@ def test_the_target_is_checked_before_the_query_is_read(model: Model, tmp_path: 
 def test_check_reads_matrix_and_genes_only(model: Model, path: Path) -> None:
     matrix, genes = model.check(path)
     assert (matrix.where, matrix.state, genes.n_found) == ("X", "counts", 38)
-
-
-def test_a_spatial_bundle_is_refused() -> None:
-    spatial = Model(tiny_bundle(spatial=SpatialSpec(n_neighbors=6, n_steps=3)), sha256="")
-    with pytest.raises(BundleError, match="smooths expression"):
-        spatial.assign(query())
 
 
 def test_no_cells_is_no_error(model: Model, tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from scrcl_infer.assign import apply_temperature
 from scrcl_train.calibration import (
     ENOUGH_HELD_OUT,
     MAX_FITS,
-    N_FOLDS,
     SLACK,
     calibrate,
     choose_folds,
@@ -128,7 +127,7 @@ def test_calibrating_a_world_whose_truth_is_known(*, labelled: bool) -> None:
     assert (found.expected_calibration_error is None) is not labelled
     if found.expected_calibration_error is not None:
         assert found.expected_calibration_error < 0.15
-    assert sum(log.epoch == 1 for log in seen) == N_FOLDS
+    assert sum(log.epoch == 1 for log in seen) == MAX_FITS
 
 
 def test_calibrating_the_same_seed_gives_the_same_figures() -> None:

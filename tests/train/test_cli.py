@@ -54,6 +54,16 @@ def test_mistakes_get_one_message_and_their_own_exit_code(
     assert done.stdout == ""
 
 
+def test_without_the_training_packages_the_command_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('blocked', name='torch')")
+    (tmp_path / "cells.h5ad").touch()
+    code = "import sys; sys.path.insert(0, '.'); from scrcl_train.cli import main; main()"
+    command = [sys.executable, "-c", code, "cells.h5ad", "-o", "model"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=ENVIRONMENT)
+    assert done.returncode == 1
+    assert done.stderr.endswith("torch is not installed. Training needs more: pip install 'scrcl[train]'\n")
+
+
 def test_training_prints_the_bundle_alone_and_resumes(
     tmp_path: Path, simulated: AnnData, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

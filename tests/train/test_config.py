@@ -14,13 +14,19 @@ from scrcl_train.config import FeatureConfig, GraphConfig, TeacherConfig, TrainC
 @pytest.mark.parametrize(
     ("make", "settings", "text"),
     [
-        (FeatureConfig, {"values": "raw"}, "values must be one of counts, log1p"),
+        (FeatureConfig, {"values": "raw"}, "values must be one of counts, scaled_uncentred, pcs"),
         (FeatureConfig, {"hvg_flavor": "cell_ranger"}, "hvg_flavor must be one of seurat"),
         (FeatureConfig, {"n_hvgs": 1}, "n_hvgs must be at least 2; found 1"),
+        (FeatureConfig, {"n_pcs": 1}, "n_pcs must be at least 2; found 1"),
         (FeatureConfig, {"max_value": 0.0}, "max_value must be above 0"),
         (GraphConfig, {"space": "umap"}, "space must be one of scaled_pcs"),
         (GraphConfig, {"n_neighbors": 0}, "n_neighbors must be at least 1; found 0"),
-        (TrainConfig, {"features": FeatureConfig(values="counts")}, "'programs' does not go with the input 'counts'"),
+        (
+            TrainConfig,
+            {"features": FeatureConfig(values="counts"), "graph": GraphConfig(space="log_hvgs")},
+            "'programs' does not go with the input 'counts'",
+        ),
+        (TrainConfig, {"features": FeatureConfig(values="counts")}, "'scaled_pcs' needs the input 'pcs'"),
         (TrainConfig, {"teacher": TeacherConfig(refinement="paper")}, "'paper' does not go with the input 'pcs'"),
         (TeacherConfig, {"refinement": "none"}, "refinement must be one of paper, programs"),
         (TeacherConfig, {"epochs": 0}, "epochs must be at least 1"),

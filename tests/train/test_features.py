@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 
 import anndata
@@ -12,8 +11,9 @@ import scipy.sparse as sp
 from sklearn.decomposition import PCA
 
 from scrcl_infer.errors import InputError
+from scrcl_train.components import Components
 from scrcl_train.config import FeatureConfig, GraphConfig, TeacherConfig, TrainConfig
-from scrcl_train.features import column_moments, prepare_features, principal_components, standardise
+from scrcl_train.features import Features, column_moments, prepare_features, principal_components, standardise
 from scrcl_train.graphs import knn_graph, spot_graph
 
 N_CELLS, N_GENES = 120, 90
@@ -29,12 +29,18 @@ def make_counts(seed: int = 0) -> sp.csr_matrix:
 
 
 def make_config(*, graph: GraphConfig | None = None, **features: object) -> TrainConfig:
-    settings = {"n_hvgs": 30, "n_pcs": 8, "values": "scaled", **features}
+    settings = {"n_hvgs": 30, "n_pcs": 8, "values": "pcs", **features}
+    space = "scaled_pcs" if settings["values"] == "pcs" else "log_hvgs"
     return TrainConfig(
         features=FeatureConfig(**settings),  # type: ignore[arg-type]
         teacher=TeacherConfig(refinement="programs" if settings["values"] == "pcs" else "paper"),
-        graph=graph or GraphConfig(n_neighbors=5, n_graph_pcs=6),
+        graph=graph or GraphConfig(space=space, n_neighbors=5, n_graph_pcs=6),  # type: ignore[arg-type]
     )
+
+
+def get_components(features: Features) -> Components:
+    assert features.components is not None
+    return features.components
 
 
 def scanpy_steps(counts: sp.csr_matrix, batch: np.ndarray | None = None) -> anndata.AnnData:
@@ -57,15 +63,19 @@ def scanpy_steps(counts: sp.csr_matrix, batch: np.ndarray | None = None) -> annd
     return table
 
 
-def test_genes_and_standardised_matrix_are_scanpys() -> None:
+def test_genes_and_components_are_scanpys() -> None:
     counts = make_counts()
     expected = scanpy_steps(counts)
     features = prepare_features(counts, make_config(max_value=2.0))
     np.testing.assert_array_equal(features.hvgs, expected.var_names.astype(int))
-    np.testing.assert_allclose(features.inputs, expected.X, atol=1e-5)
     log = expected.layers["log"].toarray()
     np.testing.assert_allclose(features.mean, log.mean(0), rtol=1e-5)
     np.testing.assert_allclose(features.sd, log.std(0, ddof=1), rtol=1e-5)
+    scores = PCA(8, svd_solver="full").fit_transform(expected.X)
+    components = get_components(features)
+    np.testing.assert_allclose(np.abs(components.scores), np.abs(scores), rtol=1e-3, atol=1e-3)
+    centred = expected.X - expected.X.mean(0)
+    np.testing.assert_allclose(centred @ components.loadings, components.scores, atol=1e-3)
 
 
 def test_genes_by_batch_are_scanpys() -> None:
@@ -93,57 +103,84 @@ def test_signs_follow_from_the_data_alone() -> None:
     np.testing.assert_allclose(principal_components(matrix[order], 3)[0], scores[order], atol=1e-4)
 
 
-@pytest.mark.parametrize("values", ["counts", "log1p", "scaled_uncentred"])
-def test_other_kinds_of_input(values: str) -> None:
+@pytest.mark.parametrize("values", ["counts", "scaled_uncentred"])
+def test_the_papers_inputs(values: str) -> None:
     counts = make_counts()
     features = prepare_features(counts, make_config(values=values))
     chosen = counts[:, features.hvgs].toarray()
     log = np.log1p(chosen / np.asarray(counts.sum(axis=1)) * 1e4)
-    expected = {"counts": chosen, "log1p": log, "scaled_uncentred": np.minimum(log / log.std(0, ddof=1), 10)}[values]
+    expected = {"counts": chosen, "scaled_uncentred": np.minimum(log / log.std(0, ddof=1), 10)}[values]
     found = features.inputs.toarray() if sp.issparse(features.inputs) else features.inputs
     np.testing.assert_allclose(found, expected, rtol=1e-4)
-    assert sp.issparse(features.inputs) == (values in {"counts", "log1p"})
+    assert sp.issparse(features.inputs) == (values == "counts")
+    assert (features.components, features.neighbors) == (None, None)
+    wanted = knn_graph(log, n_neighbors=5, cosine=True)
+    assert (features.cell_graph != wanted).nnz == 0
 
 
-def test_components_as_input_share_one_scale() -> None:
-    features = prepare_features(make_counts(), make_config(values="pcs"))
-    scale = 2 / features.pcs.std(0).mean()  # eight components, fewer than the ten leading ones
-    np.testing.assert_allclose(features.inputs, features.pcs * scale, rtol=1e-4, atol=1e-5)
-    assert features.loadings.shape == (30, 8)
-    profiles = features.loadings * features.pcs.std(0)
+def test_the_input_is_what_the_gene_correlations_support_at_one_scale() -> None:
+    features = prepare_features(make_counts(), make_config())
+    components = get_components(features)
+    variance = components.scores.var(0)
+    support = 1 - variance[-1] / variance  # (8,)
+    np.testing.assert_allclose(components.support, support, atol=1e-5)
+    refined = (components.scores * np.sqrt(support))[:, :-1]  # nothing supports the last one
+    np.testing.assert_allclose(features.inputs, refined * 2 / refined.std(0).mean(), rtol=1e-3, atol=1e-4)
+    profiles = components.loadings[:, :-1] * refined.std(0)
     unit = profiles / np.linalg.norm(profiles, axis=1, keepdims=True)
-    similarity = unit @ unit.T
-    nearest = np.argsort(-similarity, axis=1)[:, :10]
+    nearest = np.argsort(-(unit @ unit.T), axis=1)[:, :10]
     directed = np.zeros((30, 30))
     np.put_along_axis(directed, nearest, 1, axis=1)
     np.testing.assert_array_equal(features.gene_graph.toarray(), np.maximum(directed, directed.T))
 
 
-def test_graph_spaces() -> None:
+def test_graphs_on_components_and_on_spots() -> None:
     counts = make_counts()
-    on_pcs = prepare_features(counts, make_config())
-    wanted = knn_graph(on_pcs.pcs[:, :6], n_neighbors=5, cosine=True)
-    assert (on_pcs.cell_graph != wanted).nnz == 0
-    on_genes = prepare_features(counts, make_config(graph=GraphConfig(space="log_hvgs", n_neighbors=5), values="log1p"))
-    wanted = knn_graph(on_genes.inputs.toarray(), n_neighbors=5, cosine=True)
-    assert (on_genes.cell_graph != wanted).nnz == 0
+    features = prepare_features(counts, make_config())
+    components, neighbors = get_components(features), features.neighbors
+    assert neighbors is not None
+    for found, points in ((neighbors.plain, components.scores[:, :6]), (neighbors.refined, components.refined)):
+        unit = points / np.linalg.norm(points, axis=1, keepdims=True)
+        similarity = unit @ unit.T
+        np.fill_diagonal(similarity, -2)
+        wanted = np.argsort(-similarity, axis=1)[:, :5]
+        np.testing.assert_array_equal(np.sort(found, axis=1), np.sort(wanted, axis=1))
+    assert (features.cell_graph != knn_graph(components.refined, n_neighbors=5, cosine=True)).nnz == 0
     spots = np.random.default_rng(4).random((N_CELLS, 2))
     section = np.repeat([1, 2, 3], N_CELLS // 3)
     config = make_config(graph=GraphConfig(space="spots", n_neighbors=5))
     on_spots = prepare_features(counts, config, spatial=spots, section=section)
     assert (on_spots.cell_graph != spot_graph(spots, n_neighbors=5, section=section)).nnz == 0
+    assert on_spots.neighbors is None
+
+
+@pytest.mark.parametrize("n_cells", [3, 4, 7])
+def test_a_handful_of_cells_is_enough(n_cells: int) -> None:
+    features = prepare_features(make_counts()[:n_cells], make_config(min_cells=1))
+    inputs = np.asarray(features.inputs)
+    assert inputs.shape[0] == n_cells
+    assert inputs.shape[1] >= 1
+    assert np.isfinite(inputs).all()
+
+
+def test_cells_that_are_all_alike_give_finite_features() -> None:
+    counts = sp.csr_matrix(np.tile(make_counts()[[0]].toarray(), (12, 1)))
+    features = prepare_features(counts, make_config(n_hvgs=None))
+    np.testing.assert_allclose(features.inputs, 0, atol=1e-5)
 
 
 def test_same_data_same_features() -> None:
     first, second = (prepare_features(make_counts(), make_config(), seed=3) for _ in range(2))
-    for field in dataclasses.fields(first):
-        one, two = getattr(first, field.name), getattr(second, field.name)
-        assert (one != two).nnz == 0 if sp.issparse(one) else one.tobytes() == two.tobytes()
+    for name in ("hvgs", "inputs", "mean", "sd"):
+        assert getattr(first, name).tobytes() == getattr(second, name).tobytes()
+    assert get_components(first).scores.tobytes() == get_components(second).scores.tobytes()
+    for name in ("cell_graph", "gene_graph"):
+        assert (getattr(first, name) != getattr(second, name)).nnz == 0
 
 
 def test_all_expressed_genes_are_kept_when_asked() -> None:
     features = prepare_features(make_counts(), make_config(n_hvgs=None))
-    assert features.inputs.shape[1] < N_GENES
+    assert 30 < features.hvgs.size < N_GENES
     assert features.hvgs.max() < N_GENES - 2
 
 

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors, kneighbors_graph
 
 from scrcl_infer.errors import InputError
-from scrcl_train.graphs import add_loops, gcn_normalise, gene_graph, gram, knn_graph, smooth, spot_graph
+from scrcl_train.graphs import (
+    add_loops,
+    gcn_normalise,
+    gene_graph,
+    gram,
+    join_neighbors,
+    knn_graph,
+    nearest_neighbors,
+    smooth,
+    spot_graph,
+)
 
 GOLDEN = Path(__file__).parent.parent / "data" / "golden"
 
@@ -40,6 +50,15 @@ def test_neighbours_are_scikit_learns(*, cosine: bool) -> None:
     directed = kneighbors_graph(points, 5, metric="cosine" if cosine else "euclidean").toarray()
     graph = knn_graph(points, n_neighbors=5, cosine=cosine)
     np.testing.assert_array_equal(graph.toarray(), np.maximum(directed, directed.T))
+
+
+def test_nearest_come_first_and_joining_them_goes_both_ways() -> None:
+    points = np.random.default_rng(5).normal(size=(50, 4))
+    found = nearest_neighbors(points, n_neighbors=6, cosine=False)
+    distance = np.linalg.norm(points[:, None] - points, axis=2)
+    np.testing.assert_array_equal(found, np.argsort(distance, axis=1)[:, 1:7])
+    joined = join_neighbors(np.array([[1], [2], [1], [1]])).toarray()
+    np.testing.assert_array_equal(joined, [[0, 1, 0, 0], [1, 0, 1, 1], [0, 1, 0, 0], [0, 1, 0, 0]])
 
 
 @settings(max_examples=25, deadline=None)

@@ -61,6 +61,16 @@ def test_paper_default_is_the_published_fallback() -> None:
     assert get_preset("paper:spatial").features.n_hvgs == 3000
 
 
+def test_the_default_is_one_set_for_all_data() -> None:
+    default = get_preset("default")
+    features, graph, teacher = default.features, default.graph, default.teacher
+    assert (features.n_hvgs, features.n_pcs, features.values, features.max_value) == (2000, 50, "pcs", 10)
+    assert (graph.space, graph.n_neighbors, graph.n_graph_pcs, graph.gene_neighbors) == ("scaled_pcs", 15, 30, 10)
+    assert (teacher.refinement, teacher.hidden, teacher.dim, teacher.smoothing) == ("programs", 128, 32, (1, 1))
+    assert (teacher.lambda_nca, teacher.lambda_cvc, teacher.dropout, teacher.temperature) == (10, 1, 0.3, 1)
+    assert (teacher.learning_rate, teacher.weight_decay, teacher.epochs) == (1e-3, 0, 40)
+
+
 def test_every_preset_carries_its_name() -> None:
     assert all(config.preset == name for name, config in PRESETS.items())
 
@@ -71,5 +81,5 @@ def test_epochs_can_be_set_without_touching_the_preset() -> None:
 
 
 def test_unknown_name_lists_those_there_are() -> None:
-    with pytest.raises(TrainingError, match=r"no preset 'papper'.*default, paper, paper:spatial"):
+    with pytest.raises(TrainingError, match=r"no preset 'papper'.*default, spatial, paper, paper:spatial"):
         get_preset("papper")

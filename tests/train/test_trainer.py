@@ -15,9 +15,10 @@ import torch
 from scrcl_infer.errors import TrainingError
 from scrcl_train import features as features_module
 from scrcl_train import trainer
+from scrcl_train.components import Components, Neighbors
 from scrcl_train.config import FeatureConfig, GraphConfig, TeacherConfig, TrainConfig
 from scrcl_train.features import Features
-from scrcl_train.graphs import gene_graph, knn_graph, smooth
+from scrcl_train.graphs import gene_graph, gene_program_graph, knn_graph, smooth
 from scrcl_train.trainer import EpochLog, Teacher, fit, place_inputs
 
 ARRAYS = ("emb_1", "emb_2", "z_1", "z_2", "gene_embedding")
@@ -33,8 +34,6 @@ def small() -> Features:
         inputs=inputs,
         mean=inputs.mean(0),
         sd=inputs.std(0),
-        pcs=inputs[:, :5],
-        loadings=np.eye(20, 5, dtype=np.float32),
         cell_graph=knn_graph(inputs, n_neighbors=5, cosine=True),
         gene_graph=gene_graph(inputs, n_neighbors=3),
     )
@@ -42,9 +41,10 @@ def small() -> Features:
 
 def make_config(**teacher: object) -> TrainConfig:
     settings = {"refinement": "paper", "hidden": 16, "dim": 4, "epochs": 25, "temperature": 0.1, **teacher}
-    values = "scaled" if settings["refinement"] == "paper" else "pcs"
+    paper = settings["refinement"] == "paper"
     return TrainConfig(
-        features=FeatureConfig(values=values),  # type: ignore[arg-type]
+        features=FeatureConfig(values="counts" if paper else "pcs"),
+        graph=GraphConfig(space="log_hvgs" if paper else "scaled_pcs"),
         teacher=TeacherConfig(**settings),  # type: ignore[arg-type]
     )
 
@@ -130,10 +130,12 @@ def test_no_way_in_for_labels() -> None:
         "features", "config", "seed", "device", "run_dir", "resume", "on_epoch",
     ]  # fmt: skip
     assert [field.name for field in dataclasses.fields(Features)] == [
-        "hvgs", "inputs", "mean", "sd", "pcs", "loadings", "cell_graph", "gene_graph",
+        "hvgs", "inputs", "mean", "sd", "cell_graph", "gene_graph", "components", "neighbors",
     ]  # fmt: skip
+    assert [field.name for field in dataclasses.fields(Components)] == ["scores", "loadings", "support"]
+    assert Neighbors._fields == ("plain", "refined")
     assert list(inspect.signature(features_module.prepare_features).parameters) == [
-        "counts", "config", "batch", "spatial", "section", "seed",
+        "counts", "config", "library_size", "batch", "spatial", "section", "seed",
     ]  # fmt: skip
 
 
@@ -169,7 +171,9 @@ def test_without_a_run_folder_nothing_is_written(
 
 
 def test_run_folder_says_what_was_run(small: Features, tmp_path: Path) -> None:
-    config = dataclasses.replace(make_config(epochs=2), preset="mine", graph=GraphConfig(n_neighbors=7))
+    config = dataclasses.replace(
+        make_config(epochs=2), preset="mine", graph=GraphConfig(space="log_hvgs", n_neighbors=7)
+    )
     seen: list[EpochLog] = []
     fit(small, config, seed=3, device="cpu", run_dir=tmp_path, on_epoch=seen.append)
     settings = json.loads((tmp_path / "run.json").read_text())
@@ -187,10 +191,16 @@ def test_run_folder_says_what_was_run(small: Features, tmp_path: Path) -> None:
 
 
 def test_gene_programs_train_repeatably_and_keep_the_rank_of_z(small: Features) -> None:
-    from scrcl_train.graphs import gene_program_graph
-
-    profiles = small.loadings * small.pcs.std(0)
-    on_pcs = dataclasses.replace(small, inputs=small.pcs, gene_graph=gene_program_graph(profiles + 0.01, n_neighbors=3))
+    components = Components(
+        scores=small.inputs[:, :5], loadings=np.eye(20, 5, dtype=np.float32), support=np.ones(5, dtype=np.float32)
+    )
+    profiles = components.loadings * components.scores.std(0)
+    on_pcs = dataclasses.replace(
+        small,
+        inputs=components.scores,
+        gene_graph=gene_program_graph(profiles + 0.01, n_neighbors=3),
+        components=components,
+    )
     config = make_config(refinement="programs", temperature=1.0, epochs=30)
     first, second = (fit(on_pcs, config, device="cpu", seed=1) for _ in range(2))
     assert same(first, second)
@@ -199,6 +209,11 @@ def test_gene_programs_train_repeatably_and_keep_the_rank_of_z(small: Features) 
     np.testing.assert_allclose(np.linalg.norm(first.z_1, axis=1), 1, rtol=1e-5)
     values = np.linalg.svd(first.z_1, compute_uv=False)
     assert values.sum() ** 2 / (values**2).sum() > 1.5
+
+
+def test_gene_programs_without_components_are_refused(small: Features) -> None:
+    with pytest.raises(TrainingError, match="needs principal components"):
+        fit(small, make_config(refinement="programs"), device="cpu")
 
 
 @pytest.mark.gpu

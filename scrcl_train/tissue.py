@@ -1,0 +1,120 @@
+"""Pictures of spots where they lie on the tissue, coloured by domain, type or anything else in `obs`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scrcl_infer.atomic import check_path
+from scrcl_infer.contract import UNKNOWN
+from scrcl_infer.errors import InputError, OutputError
+from scrcl_infer.h5ad import H5ad
+from scrcl_infer.spatial import Spots, find_nearest, read_spots
+from scrcl_train.figures import DPI, choose_colours, order_names
+
+ENDINGS = (".png", ".pdf", ".svg")
+PANEL = 5.0
+"""Inches of a picture's longer side."""
+FILL = 0.8
+"""Diameter of a dot, as a share of the distance between neighbouring spots."""
+GREY = (0.8, 0.8, 0.8, 1.0)
+
+
+def draw_tissue_file(
+    h5ad: Path, target: Path, *, columns: Sequence[str], section_key: str | None = None, force: bool = False
+) -> Path:
+    """Draw columns of a file's `obs` on the tissue, and return the picture's path.
+
+    Parameters
+    ----------
+    h5ad
+        File with `obsm['spatial']`, e.g. from `scrcl-train --write-h5ad` or `scrcl-assign -o FILE.h5ad`.
+    target
+        `.png`, `.pdf` or `.svg`.
+    columns
+        Columns of `obs`, side by side.
+    section_key
+        Column of `obs` that tells sections apart, one below the other.
+    force
+        Replace an existing picture.
+
+    Raises
+    ------
+    InputError
+        The file has no coordinates or not these columns.
+    OutputError
+        The picture exists, or has another ending.
+    """
+    if target.suffix not in ENDINGS:
+        msg = f"'{target}' must end in one of {', '.join(ENDINGS)}."
+        raise OutputError(msg)
+    check_path(target, force=force, inputs=(h5ad,))
+    with H5ad(h5ad) as source:
+        if source.n_cells == 0:
+            msg = f"{h5ad} holds no spots. Give a file with some."
+            raise InputError(msg)
+        spots = read_spots(source, section_key=section_key)
+        groups = {key: np.array([_name(value) for value in source.obs_column(key)], dtype=object) for key in columns}
+        names = (
+            None if section_key is None else np.array([str(v) for v in source.obs_column(section_key)], dtype=object)
+        )
+    titles = {int(n): "" if names is None else str(names[spots.section == n][0]) for n in np.unique(spots.section)}
+    draw_tissue(spots, groups, target, titles=titles)
+    return target
+
+
+def draw_tissue(
+    spots: Spots, groups: Mapping[str, NDArray[np.object_]], path: Path, *, titles: Mapping[int, str] | None = None
+) -> None:
+    """Draw each section once per grouping; y grows downwards, as in the image that Visium places belong to.
+
+    Parameters
+    ----------
+    spots
+        Where the n spots lie; of three coordinates the first two are drawn.
+    groups
+        Title -> (n,) group of each spot; 'unknown' is grey.
+    path
+        The picture.
+    titles
+        Section number -> its name.
+    """
+    from matplotlib.figure import Figure
+
+    sections = np.unique(spots.section)
+    size = (PANEL * len(groups) + 1.5, PANEL * len(sections))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(sections), len(groups), squeeze=False)
+    for column, (title, values) in enumerate(groups.items()):
+        named = order_names(set(values) - {UNKNOWN})
+        colours = dict(zip(named, choose_colours(len(named)), strict=True)) | {UNKNOWN: GREY}
+        for row, number in enumerate(sections):
+            axis, own = axes[row, column], spots.section == number
+            places = spots.places[own, :2]
+            diameter = FILL * _spacing(places) * PANEL * 0.85 * 72 / max(float(np.ptp(places, axis=0).max()), 1e-9)
+            axis.scatter(*places.T, s=min(diameter, 20) ** 2, color=[colours[v] for v in values[own]], linewidths=0)
+            axis.set(
+                aspect="equal", xticks=[], yticks=[], title=f"{title}  {(titles or {}).get(int(number), '')}".strip()
+            )
+            axis.invert_yaxis()
+        shown = [name for name in (*named, UNKNOWN) if name in set(values)]
+        for name in shown:
+            axes[0, column].scatter([], [], color=colours[name], label=name, s=30)
+        axes[0, column].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
+    figure.savefig(path, dpi=DPI, metadata={"Software": None} if path.suffix == ".png" else None)
+
+
+def _spacing(places: NDArray[np.float64]) -> float:
+    """Median distance of a spot to its nearest."""
+    if len(places) < 2:
+        return 1.0
+    nearest = places[find_nearest(places, 1)[:, 0]]
+    return float(np.median(np.linalg.norm(places - nearest, axis=1)))
+
+
+def _name(value: object) -> str:
+    text = UNKNOWN if value is None else str(value)
+    return UNKNOWN if text == "nan" else text
