@@ -78,7 +78,11 @@ class GeneTable(Record):
 
 @dataclass(frozen=True)
 class SpatialSpec(Record):
-    """How a section's expression is smoothed before the encoder (spatial bundles only)."""
+    """How a section's expression is smoothed before the encoder (spatial bundles only).
+
+    The encoder's inputs stay the same: it gets `expm1` of the smoothed expression as counts, and `target_sum` as library
+    size of every spot (see `scrcl_infer.spatial.smooth_counts`). Golden rows hold such counts.
+    """
 
     n_neighbors: int
     """Nearest spots of each spot in the graph."""

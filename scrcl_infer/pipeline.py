@@ -113,6 +113,8 @@ class Model:
     ) -> Summary:
         """Assign all cells of a file and stream the answers to a target, in constant memory.
 
+        A spatial bundle's query is the exception: its spots are held together over the bundle's genes.
+
         Parameters
         ----------
         path
@@ -162,8 +164,10 @@ class Model:
 
         Nothing in it depends on the clock, the machine, the block size or the threads.
         """
-        calibration = self.manifest.calibration
+        calibration, smoothing = self.manifest.calibration, self.manifest.spatial
+        spatial = {} if smoothing is None else {"section_key": options.section or "", **smoothing.to_dict()}
         return {
+            **spatial,
             "model": self.manifest.name,
             "model_sha256": self.sha256,
             "model_created_by": self.manifest.created_by,

@@ -165,8 +165,11 @@ def demo_cli(
     typer.echo(format_result(run_demo(output, seed=seed, device=device, progress=stderr_progress(quiet=quiet))))
 
 
-app.command("evaluate", context_settings=WIDE)(evaluate_cli)
-app.command("biology", context_settings=WIDE)(biology_cli)
+FOLLOWING = [
+    app.command(name, context_settings=WIDE)(function)
+    for name, function in (("evaluate", evaluate_cli), ("biology", biology_cli))
+]
+"""The commands of `scrcl_train.cli_after`."""
 
 
 def main() -> None:

@@ -213,3 +213,12 @@ def test_a_model_without_smoothing_knows_no_sections() -> None:
     plain = Model(tiny_bundle(), sha256="", threads=1)
     with pytest.raises(InputError, match="Leave out --section"):
         plain.assign(section_query(), options=AssignOptions(section="slice"))
+
+
+def test_the_copy_says_how_it_was_smoothed(model: Model, tmp_path: Path) -> None:
+    adata = section_query()
+    adata.write_h5ad(tmp_path / "slice.h5ad")
+    model.assign_file(tmp_path / "slice.h5ad", Target(tmp_path / "out.h5ad"), options=AssignOptions(section="slice"))
+    said = ad.read_h5ad(tmp_path / "out.h5ad").uns["scrcl"]
+    assert (said["section_key"], int(said["n_neighbors"]), int(said["n_steps"])) == ("slice", 4, 3)
+    assert "n_steps" not in Model(tiny_bundle(), sha256="").describe(model.assign(adata).summary)
