@@ -80,8 +80,8 @@ class GeneTable(Record):
 class SpatialSpec(Record):
     """How a section's expression is smoothed before the encoder (spatial bundles only).
 
-    The encoder's inputs stay the same: it gets `expm1` of the smoothed expression as counts, and `target_sum` as library
-    size of every spot (see `scrcl_infer.spatial.smooth_counts`). Golden rows hold such counts.
+    The encoder's inputs stay the same: it gets `expm1` of the smoothed expression as counts, and `target_sum` as
+    library size of every spot (see `scrcl_infer.spatial.smooth_counts`). Golden rows hold such counts.
     """
 
     n_neighbors: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import anndata as ad
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
+from scrcl_infer.bundle import write_bundle
 from scrcl_infer.contract import SpatialSpec
 from scrcl_infer.errors import InputError
 from scrcl_infer.h5ad import open_source
@@ -222,3 +225,24 @@ def test_the_copy_says_how_it_was_smoothed(model: Model, tmp_path: Path) -> None
     said = ad.read_h5ad(tmp_path / "out.h5ad").uns["scrcl"]
     assert (said["section_key"], int(said["n_neighbors"]), int(said["n_steps"])) == ("slice", 4, 3)
     assert "n_steps" not in Model(tiny_bundle(), sha256="").describe(model.assign(adata).summary)
+
+
+def test_the_command_takes_sections_and_asks_for_places(tmp_path: Path) -> None:
+    bundle = write_bundle(tiny_bundle(spatial=SPEC), tmp_path / "model")
+    adata = section_query()
+    adata.write_h5ad(tmp_path / "slice.h5ad")
+    del adata.obsm["spatial"]
+    adata.write_h5ad(tmp_path / "bare.h5ad")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "scrcl_infer.cli", *arguments, "-m", str(bundle), "--threads", "1"]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    done = run(str(tmp_path / "slice.h5ad"), "--section", "slice")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 61
+    assert done.stdout != run(str(tmp_path / "slice.h5ad")).stdout
+    for extra in ((), ("--dry-run",)):
+        refused = run(str(tmp_path / "bare.h5ad"), *extra)
+        assert refused.returncode == 3
+        assert "needs the coordinates of the spots in obsm['spatial']" in " ".join(refused.stderr.split())
