@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from scrcl_infer.add import apply_assignment
     from scrcl_infer.pipeline import Model, load
     from scrcl_infer.result import AssignedBlock, Assignment, AssignOptions, Summary
-    from scrcl_infer.write import Target
+    from scrcl_infer.target import Target
 
 __all__ = [
     "AssignOptions",
@@ -40,7 +40,7 @@ _HOMES = {
     "Assignment": "scrcl_infer.result",
     "Model": "scrcl_infer.pipeline",
     "Summary": "scrcl_infer.result",
-    "Target": "scrcl_infer.write",
+    "Target": "scrcl_infer.target",
     "apply_assignment": "scrcl_infer.add",
     "load": "scrcl_infer.pipeline",
 }

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scrcl_infer.contract import UNKNOWN
 from scrcl_infer.errors import InputError
 from scrcl_infer.result import Assignment
-from scrcl_infer.write import DEFAULT_PREFIX, SLOTS, STDOUT, Target
+from scrcl_infer.target import DEFAULT_PREFIX, SLOTS, STDOUT, Target
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -16,7 +16,7 @@ from scrcl_infer.progress import ProgressLine
 if TYPE_CHECKING:
     from scrcl_infer.pipeline import Model
     from scrcl_infer.result import AssignOptions, Summary
-    from scrcl_infer.write import Target
+    from scrcl_infer.target import Target
 
 PROG = "scrcl-assign"
 # The lone \b keeps Typer from wrapping the lines below it.
@@ -116,7 +116,7 @@ def assign_cli(
     """Assign cells to types with a trained model, offline, in constant memory."""
     del version
     from scrcl_infer.result import AssignOptions
-    from scrcl_infer.write import Target, check_target
+    from scrcl_infer.target import Target, check_target
 
     options = AssignOptions(
         layer=layer,
@@ -154,7 +154,7 @@ def assign(
     Parameters and errors are those of `Model.assign_file`; `report` is the path of the JSON report.
     """
     from scrcl_infer.report import add_run, format_summary, write_report
-    from scrcl_infer.write import STDOUT
+    from scrcl_infer.target import STDOUT
 
     with ProgressLine(sys.stderr, quiet=quiet) as progress:
         summary = model.assign_file(data, target, options=options, progress=progress)

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from scrcl_infer import frames
 from scrcl_infer.blocks import RowBlock, iter_blocks, iter_csr_blocks
+from scrcl_infer.csc import CscMatrix
 from scrcl_infer.errors import InputError
-from scrcl_infer.source import MatrixHandle, Source
-from scrcl_infer.stored import open_matrix
+from scrcl_infer.source import Encoding, MatrixHandle, Source
+from scrcl_infer.stored import CsrMatrix, DenseMatrix, sparse_format
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -179,7 +180,7 @@ class H5ad:
             if item is None:
                 raise frames.no_such_key(str(self.path), where, self.matrices())
             n_genes = _frame_length(self._var(where))
-            self._handles[where] = open_matrix(item, where, fd=self._fd, shape=(self.n_cells, n_genes))
+            self._handles[where] = _open_matrix(item, where, fd=self._fd, shape=(self.n_cells, n_genes))
         return self._handles[where]
 
     def _find(self, where: str) -> h5py.Group | h5py.Dataset | None:
@@ -245,3 +246,37 @@ def _frame_length(frame: h5py.Group | h5py.Dataset) -> int:
     if isinstance(index, h5py.Group):
         index = index["codes"] if "codes" in index else index["values"]
     return int(index.shape[0])
+
+
+def _open_matrix(
+    item: h5py.Group | h5py.Dataset, where: str, *, fd: int | None, shape: tuple[int, int]
+) -> MatrixHandle:
+    """Open one matrix of a file.
+
+    Parameters
+    ----------
+    item
+        The group or dataset.
+    where
+        Its name for users.
+    fd
+        Descriptor of the file; None reads through h5py.
+    shape
+        (n_cells, n_genes) that `obs` and `var` ask for.
+
+    Raises
+    ------
+    InputError
+        It is of an unknown kind, or does not fit `obs` and `var`.
+    """
+    kinds: dict[Encoding, type[CsrMatrix | CscMatrix | DenseMatrix]] = {
+        "csr": CsrMatrix,
+        "csc": CscMatrix,
+        "dense": DenseMatrix,
+    }
+    handle = kinds[sparse_format(item)](item, where, fd=fd)
+    if tuple(handle.shape) != shape:
+        found = f"{handle.shape[0]} x {handle.shape[1]}"
+        msg = f"{where} is {found}, but obs and var name {shape[0]} cells and {shape[1]} genes. Write the file again."
+        raise InputError(msg)
+    return handle

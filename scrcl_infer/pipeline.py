@@ -28,8 +28,9 @@ from scrcl_infer.matrix import choose_matrix, to_counts
 from scrcl_infer.result import AssignedBlock, Assignment, AssignOptions, GeneReport, MatrixReport, Summary
 from scrcl_infer.spatial import Spots, read_spots, smooth_blocks
 from scrcl_infer.tally import Collector, Tally
+from scrcl_infer.target import Target, check_target
 from scrcl_infer.verify import check_encoder
-from scrcl_infer.write import Target, check_target, open_sink
+from scrcl_infer.write import open_sink
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -18,7 +18,7 @@ from typing import Any
 from scrcl_infer.atomic import write_atomically
 from scrcl_infer.contract import UNKNOWN
 from scrcl_infer.result import AssignOptions, Summary
-from scrcl_infer.write import Target
+from scrcl_infer.target import Target
 
 REPORT_SCHEMA_VERSION = 1
 """Raised when a key of the report is renamed, removed or changes its meaning; new keys may come at any time."""

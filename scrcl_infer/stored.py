@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -169,38 +169,3 @@ class DenseMatrix:
             stream = RowStream(self._reader, pool)
             for start in range(0, self.shape[0], size):
                 yield Part(start, stream.take(size))
-
-
-def open_matrix(
-    item: h5py.Group | h5py.Dataset, where: str, *, fd: int | None, shape: tuple[int, int]
-) -> CsrMatrix | DenseMatrix | Any:  # noqa: ANN401 - CscMatrix is imported where it is needed
-    """Open one matrix of a file.
-
-    Parameters
-    ----------
-    item
-        The group or dataset.
-    where
-        Its name for users.
-    fd
-        Descriptor of the file; None reads through h5py.
-    shape
-        (n_cells, n_genes) that `obs` and `var` ask for.
-
-    Raises
-    ------
-    InputError
-        It is of an unknown kind, or does not fit `obs` and `var`.
-    """
-    encoding: Literal["csr", "csc", "dense"] = sparse_format(item)
-    if encoding == "csc":
-        from scrcl_infer.csc import CscMatrix
-
-        handle: Any = CscMatrix(item, where, fd=fd)
-    else:
-        handle = (CsrMatrix if encoding == "csr" else DenseMatrix)(item, where, fd=fd)
-    if tuple(handle.shape) != shape:
-        found = f"{handle.shape[0]} x {handle.shape[1]}"
-        msg = f"{where} is {found}, but obs and var name {shape[0]} cells and {shape[1]} genes. Write the file again."
-        raise InputError(msg)
-    return handle

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from scrcl_infer.contract import UNKNOWN, Manifest
 from scrcl_infer.result import AssignedBlock, Assignment, GeneReport, MatrixReport, Summary
-from scrcl_infer.write import Labels, encode
+from scrcl_infer.target import Labels, encode
 
 MANY_UNKNOWN = 0.5
 """Share of unknown cells from which on the summary doubts that the model fits."""

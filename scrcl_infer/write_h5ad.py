@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scrcl_infer.atomic import HiddenFile, output_errors
 from scrcl_infer.errors import OutputError
 from scrcl_infer.result import AssignedBlock
-from scrcl_infer.write import DEFAULT_PREFIX, SLOTS, ColumnNames, Labels, Target, encode
+from scrcl_infer.target import DEFAULT_PREFIX, SLOTS, ColumnNames, Labels, Target, encode
 
 if TYPE_CHECKING:
     import h5py

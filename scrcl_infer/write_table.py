@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from scrcl_infer.atomic import HiddenFile, output_errors
 from scrcl_infer.result import AssignedBlock
-from scrcl_infer.write import Labels, Target, encode, find_ending
+from scrcl_infer.target import Labels, Target, encode, find_ending
 
 if TYPE_CHECKING:
     from scrcl_infer.h5ad import Source

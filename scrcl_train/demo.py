@@ -9,7 +9,7 @@ import scrcl_infer
 from scrcl_infer.contract import UNKNOWN
 from scrcl_infer.errors import OutputError
 from scrcl_infer.result import AssignOptions, Summary
-from scrcl_infer.write import Target
+from scrcl_infer.target import Target
 from scrcl_train.evaluate import AssignmentScores, score_assignment
 from scrcl_train.pipeline import TrainOptions, train
 from scrcl_train.progress import TrainProgress

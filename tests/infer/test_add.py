@@ -12,7 +12,7 @@ import pytest
 from scrcl_infer.add import apply_assignment
 from scrcl_infer.errors import InputError
 from scrcl_infer.pipeline import Model
-from scrcl_infer.write import Target
+from scrcl_infer.target import Target
 from tests.make_bundle import tiny_bundle
 
 

@@ -151,7 +151,8 @@ def test_the_session_starts_no_threads_of_its_own() -> None:
     before = len(list(Path("/proc/self/task").iterdir()))
     encoder = Encoder(onnx_model(random_weights(), None), threads=8)
     encoder.run(*random_counts(10, 40))
-    assert len(list(Path("/proc/self/task").iterdir())) == before
+    # Threads of earlier tests may end meanwhile.
+    assert len(list(Path("/proc/self/task").iterdir())) <= before
 
 
 def test_reads_the_contract_id_and_widths() -> None:

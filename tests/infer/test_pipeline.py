@@ -19,7 +19,7 @@ from scrcl_infer.bundle import bundle_sha256, write_bundle
 from scrcl_infer.errors import GeneOverlapError, InputError, MatrixError, OutputError
 from scrcl_infer.pipeline import Model, load
 from scrcl_infer.result import Assignment, AssignOptions
-from scrcl_infer.write import STDOUT, Target
+from scrcl_infer.target import STDOUT, Target
 from tests.make_bundle import numpy_forward, random_weights, tiny_bundle
 
 N = 53

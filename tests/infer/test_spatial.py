@@ -31,7 +31,7 @@ from scrcl_infer.spatial import (
     smooth_expression,
     vote,
 )
-from scrcl_infer.write import Target
+from scrcl_infer.target import Target
 from tests.make_bundle import numpy_forward, random_weights, tiny_bundle
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "spatial.npz"

@@ -18,7 +18,7 @@ import scipy.sparse as sp
 from scrcl_infer.atomic import HiddenFile
 from scrcl_infer.errors import OutputError
 from scrcl_infer.result import AssignedBlock
-from scrcl_infer.write import DEFAULT_PREFIX, Labels, Target
+from scrcl_infer.target import DEFAULT_PREFIX, Labels, Target
 from scrcl_infer.write_h5ad import H5adSink
 
 N, DIM = 23, 5

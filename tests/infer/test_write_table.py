@@ -16,7 +16,8 @@ from pyarrow import parquet
 
 from scrcl_infer import write_table
 from scrcl_infer.result import AssignedBlock
-from scrcl_infer.write import STDOUT, Target, open_sink
+from scrcl_infer.target import STDOUT, Target
+from scrcl_infer.write import open_sink
 
 N = 23
 TYPES = ("CD4 T, naive", 'so-called "B"', "NK\tbright", "β cell")

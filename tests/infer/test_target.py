@@ -1,4 +1,4 @@
-"""`scrcl_infer.write`: targets are whole or absent, and never the input."""
+"""`scrcl_infer.target`: targets are named rightly, refused early, and never the input."""
 
 from __future__ import annotations
 
@@ -10,14 +10,7 @@ import numpy as np
 import pytest
 
 from scrcl_infer.errors import OutputError
-from scrcl_infer.write import (
-    STDOUT,
-    Labels,
-    Target,
-    check_target,
-    encode,
-    find_ending,
-)
+from scrcl_infer.target import STDOUT, Labels, Target, check_target, encode, find_ending
 
 
 @pytest.fixture
