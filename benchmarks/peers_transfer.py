@@ -79,7 +79,8 @@ def answer_ours(cells: Transfer, seed: int, *, labelled: bool) -> NDArray[np.obj
     import pandas as pd
 
     from scrcl_infer import AssignOptions, load
-    from scrcl_train.pipeline import TrainOptions, train
+    from scrcl_train.options import TrainOptions
+    from scrcl_train.pipeline import train
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -141,7 +142,10 @@ def _ours(name: str, title: str, *, labelled: bool) -> Method:
         lambda cells: None,
         lambda _, cells, seed: Outcome({name: answer_ours(cells, seed, labelled=labelled)}),
         # The whole way is run, so any module may matter.
-        version=hash_code(path.stem for path in TRAIN_FOLDER.glob("*.py")),
+        version="-".join(
+            hash_code((path.stem for path in folder.glob("*.py")), folder)
+            for folder in (TRAIN_FOLDER, TRAIN_FOLDER.with_name("scrcl_infer"))
+        ),
         packages=PACKAGES,
         needs=("torch", "onnxscript"),
     )

@@ -1,5 +1,5 @@
-# Trains models. CPU:
-#   docker build -f docker/train.Dockerfile -t scrcl-train .
+# Trains models. CPU (TORCH_INDEX as below keeps CUDA libraries out; left out, torch comes from pip's own index):
+#   docker build -f docker/train.Dockerfile -t scrcl-train --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu .
 # CUDA (torch's own wheels carry the CUDA libraries; the base gives the driver hooks):
 #   docker build -f docker/train.Dockerfile -t scrcl-train:cuda \
 #     --build-arg BASE=nvidia/cuda:13.0.1-base-ubuntu24.04 --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .

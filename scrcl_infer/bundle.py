@@ -65,7 +65,7 @@ def write_bundle(bundle: Bundle, folder: Path, *, force: bool = False) -> Path:
     """
     folder = folder.expanduser().resolve()
     check_consistent(bundle)
-    _check_target(folder, force=force)
+    check_folder(folder, force=force)
     contents = {
         FILES.encoder: bundle.encoder,
         FILES.centroids: _to_npz(bundle.centroids),
@@ -241,7 +241,14 @@ def _read_checked(path: Path, entry: FileEntry) -> bytes:
     return data
 
 
-def _check_target(folder: Path, *, force: bool) -> None:
+def check_folder(folder: Path, *, force: bool) -> None:
+    """Refuse a folder that must not be replaced by a bundle: one that is none, or a bundle without `force`.
+
+    Raises
+    ------
+    OutputError
+        The text says what stands there.
+    """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / FILES.manifest).is_file():

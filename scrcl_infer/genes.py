@@ -259,9 +259,11 @@ def _refusal(
         f"{100 * report.weighted_overlap:.1f} % of its evidence, at least {100 * floor:.0f} % are needed."
     ]
     lines += [f"  input, {label}: {_examples(values.tolist())}" for label, values in names.items()]
-    lines.append(
-        f"  model: {_examples(genes.names)}" + (f" = {_examples(genes.symbols)}" if any(genes.symbols) else "")
-    )
+    lines += [
+        f"  model, {what}: {_examples([name for name in given if name])}"
+        for what, given in (("symbols", genes.symbols), ("Ensembl ids", genes.ensembl_ids))
+        if any(given)
+    ] or [f"  model: {_examples(genes.names)}"]
     ours, theirs = (_COMMON.get(s, s) for s in species)
     if UNKNOWN not in species and species[0] != species[1]:
         lines.append(

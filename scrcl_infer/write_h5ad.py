@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scrcl_infer.atomic import HiddenFile, output_errors
 from scrcl_infer.errors import OutputError
 from scrcl_infer.result import AssignedBlock
-from scrcl_infer.target import DEFAULT_PREFIX, SLOTS, ColumnNames, Labels, Target, encode
+from scrcl_infer.target import SLOTS, ColumnNames, Labels, Target, encode
 
 if TYPE_CHECKING:
     import h5py
@@ -182,14 +182,16 @@ def _make_room(file: h5py.File, obs: h5py.Group, columns: tuple[str, ...], *, fo
 
     written_before = set(_read_strings(file["uns"], f"{SLOTS.uns}/{COLUMNS_KEY}"))
     present = [column for column in columns if column in obs]
-    foreign = [c for c in present if not c.startswith(DEFAULT_PREFIX) and c not in written_before]
+    slots = [("obsm", SLOTS.embedding), ("obsm", SLOTS.map), ("uns", SLOTS.uns)]
+    foreign = [f"obs['{column}']" for column in present if column not in written_before]
+    if not written_before:
+        foreign += [f"{group}['{key}']" for group, key in slots if key in file[group]]
     if foreign and not force:
         msg = (
-            f"The input's obs already holds {', '.join(foreign)}, not written by scrcl-assign. "
-            "Choose other column names with --obs-prefix, or replace these in the copy with --force."
+            f"The input already holds {', '.join(foreign)}, not written by scrcl-assign. "
+            "Choose other column names with --obs-prefix, or replace what is there in the copy with --force."
         )
         raise OutputError(msg)
-    slots = [("obsm", SLOTS.embedding), ("obsm", SLOTS.map), ("uns", SLOTS.uns)]
     replaced = [("obs", column) for column in present] + [(group, key) for group, key in slots if key in file[group]]
     for group, key in replaced:
         del file[group][key]

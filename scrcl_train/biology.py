@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from scrcl_infer.contract import Bundle
 from scrcl_infer.errors import InputError, OutputError
+from scrcl_infer.target import SLOTS
+from scrcl_train.write import CELL_TYPE, POPULATION
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,11 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-POPULATION = "scrcl_population"
-CELL_TYPE = "scrcl_cell_type"
-EMBEDDING = "X_scrcl"
-MAP = "X_scrcl_map"
-
+EMBEDDING, MAP = SLOTS.embedding, SLOTS.map
 TARGET_SUM = 10_000.0
 N_TABLE_MARKERS = 200
 """Markers of each population that the table lists."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +18,8 @@ from scrcl_infer.errors import ScrclError
 from scrcl_train.cli_after import biology_cli, evaluate_cli
 
 if TYPE_CHECKING:
-    from scrcl_train.pipeline import TrainOptions, TrainResult
+    from scrcl_train.options import TrainOptions
+    from scrcl_train.pipeline import TrainResult
 
 PROG = "scrcl-train"
 FIT = "fit"
@@ -43,7 +43,7 @@ Examples:
 
 \b
 Options of training: scrcl-train fit --help
-Exit codes: 0 done, 2 wrong usage, 3 input, 6 output, 7 training, 8 export, 1 anything else
+Exit codes: 0 done, 2 wrong usage, 3 input, 5 model bundle, 6 output, 7 training, 8 export, 1 anything else
 """
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -92,6 +92,13 @@ def fit_cli(
     input_state: Annotated[InputStateChoice, typer.Option(help="What that matrix holds.")] = InputStateChoice.auto,
     name: Annotated[str | None, typer.Option(help="Name of the model.  [default: the folder's]")] = None,
     data_licence: Annotated[str, typer.Option(metavar="TEXT", help="Licence of the data, for the card.")] = "unknown",
+    gene_ids: Annotated[
+        Path | None,
+        typer.Option(metavar="TABLE", help="Ensembl ids and symbols, where the data has one only."),
+    ] = None,
+    card_notes: Annotated[
+        Path | None, typer.Option(metavar="FILE.md", help="Put into the model card, e.g. figures on other data.")
+    ] = None,
     write_h5ad: Annotated[
         Path | None, typer.Option(metavar="OUT.h5ad", help="Copy of the data with what was found in it.")
     ] = None,
@@ -106,20 +113,28 @@ def fit_cli(
     wanted = _parse_n_populations(n_populations)
     preset = _choose_preset(preset, section, spatial=spatial)
     shell.configure_logging(quiet=quiet)
-    from scrcl_train.pipeline import TrainOptions
+    from scrcl_train.options import TrainOptions
     from scrcl_train.presets import get_preset
 
     options = TrainOptions(
         config=get_preset(preset, epochs=epochs),
         label_key=labels,
         batch_key=batch,
+        section_key=section,
         n_populations=wanted,
         layer=layer,
         input_state=input_state.value,
         seed=seed,
+        device=device,
+        name=name,
+        data_licence=data_licence,
+        run_dir=run_dir,
+        resume=resume,
+        force=force,
+        write_h5ad=write_h5ad,
+        gene_ids=gene_ids,
+        card_notes=card_notes,
     )
-    options = replace(options, section_key=section, device=device, write_h5ad=write_h5ad)
-    options = replace(options, name=name, data_licence=data_licence, run_dir=run_dir, resume=resume, force=force)
     result = fit(data, output, options, quiet=quiet)
     if not quiet:
         typer.echo(_summary(result, write_h5ad), err=True)

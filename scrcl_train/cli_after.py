@@ -67,6 +67,8 @@ def _score_types(source: Source, truth: Any, prefix: str) -> dict[str, Any]:  # 
 
     answers, confidence = source.obs_column(f"{prefix}cell_type"), source.obs_column(f"{prefix}confidence")
     known = sorted({str(name) for name in answers} - {UNKNOWN})
+    if not set(known) & set(truth):
+        return {"reason": f"no label is among the types answered: {', '.join(known[:5])}, ..."}
     return dataclasses.asdict(
         score_assignment(truth, answers, confidence, known_types=known, rejection_score=confidence)
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,6 +130,37 @@ def read_training_data(
         batch=None if batch is None else np.unique(batch[rows], return_inverse=True)[1].astype(np.int64),
         spots=None if spots is None else Spots(spots.places[rows], spots.section[rows]),
     )
+
+
+def add_gene_ids(data: TrainingData, table: Path) -> TrainingData:
+    """Complete the symbols and Ensembl ids of the genes from a table, so that queries with either are understood.
+
+    Parameters
+    ----------
+    data
+        From `read_training_data`; what the file itself says is kept.
+    table
+        CSV or TSV with an Ensembl id and a symbol in each row, in either order; other rows (a header) are passed over.
+
+    Raises
+    ------
+    InputError
+        No row of the table names a gene of the data.
+    """
+    pairs: dict[str, str] = {}
+    for line in table.read_text(encoding="utf-8").splitlines():
+        fields = [field.strip() for field in re.split("[,\t]", line)]
+        ids = [clean_name(field) for field in fields if ENSEMBL_ID.match(field)]
+        symbols = [field for field in fields if field and not ENSEMBL_ID.match(field)]
+        if len(ids) == 1 and symbols:
+            pairs.setdefault(ids[0], symbols[0])
+            pairs.setdefault(symbols[0], ids[0])
+    symbols_known = zip(data.symbols, data.ensembl_ids, strict=True)
+    genes = [(symbol or pairs.get(gene, ""), gene or pairs.get(symbol, "")) for symbol, gene in symbols_known]
+    if tuple(genes) == tuple(zip(data.symbols, data.ensembl_ids, strict=True)):
+        msg = f"{table}: no row completes a gene of the data. Expected rows such as 'ENSG00000156738,MS4A1'."
+        raise InputError(msg)
+    return replace(data, symbols=tuple(s for s, _ in genes), ensembl_ids=tuple(g for _, g in genes))
 
 
 def read_labels(path: Path, key: str) -> NDArray[np.object_]:

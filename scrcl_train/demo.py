@@ -11,7 +11,8 @@ from scrcl_infer.errors import OutputError
 from scrcl_infer.result import AssignOptions, Summary
 from scrcl_infer.target import Target
 from scrcl_train.evaluate import AssignmentScores, score_assignment
-from scrcl_train.pipeline import TrainOptions, train
+from scrcl_train.options import TrainOptions
+from scrcl_train.pipeline import train
 from scrcl_train.progress import TrainProgress
 from scrcl_train.simulator import simulate
 

@@ -2,7 +2,7 @@
 
 Expression is averaged over neighbouring spots; of its components those are kept that vary slowly over the tissue; a
 Gaussian mixture with one covariance for all domains is fitted many times, the likeliest fit of each setting is kept,
-and the settings' answers are brought to a consensus. See `docs/decisions/0006-spatial-domains.md`.
+and the settings' answers are brought to a consensus. See `docs/decisions/0005-spatial-domains.md`.
 """
 
 from __future__ import annotations

@@ -62,6 +62,8 @@ class ModelParts:
     centroids: Centroids
     gene_graph: GeneGraph
     spatial: SpatialSpec | None = None
+    notes: str = ""
+    """Markdown for the card: figures on other data."""
 
 
 def build_bundle(
@@ -115,7 +117,7 @@ def build_bundle(
     student, model, parity = _export_agreeing(student, manifest.contract_id, counts[chosen], library[chosen])
     manifest = replace(manifest, parity=parity)
     golden = make_golden(model, counts[chosen], library[chosen])
-    return Bundle(manifest, model, parts.centroids, parts.gene_graph, golden, write_card(manifest))
+    return Bundle(manifest, model, parts.centroids, parts.gene_graph, golden, write_card(manifest, notes=parts.notes))
 
 
 def _export_agreeing(

@@ -6,8 +6,9 @@ AAAI 2026, arXiv 2512.10640. Symbols: n cells, h columns of the embeddings E_1, 
 P_v = row softmax of E_v / t.
 
 The authors' code holds several dense n x n matrices. None is needed, because every double sum below either factorises
-or runs over the edges of the graph alone. Columns are worked through in blocks that are recomputed on the way back, so
-that besides the embeddings and their gradients only a few (n, block) arrays are alive.
+or runs over the edges of the graph alone. The two alignment losses, whose rows are h wide, have their gradients written
+out in `alignment` and are worked through in blocks: besides the embeddings and their gradients, only one more (n, h)
+array and a few small ones are alive.
 
 All log probabilities are taken relative to the uniform distribution, l_v = log(h P_v). No loss changes, since they only
 ever enter as differences, but float32 keeps its digits: near the uniform distribution log P is about -log h while the
@@ -16,19 +17,11 @@ divergences are a thousand times smaller.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
-import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from scrcl_infer.errors import TrainingError
+from scrcl_train.alignment import DistributionAlignment, NeighbourhoodAlignment
 from scrcl_train.layers import CellGraph
-
-BLOCK_ELEMENTS = 2**24
-"""Entries of one (n, block) array: 64 MiB in float32. Below 32 MiB glibc carves blocks out of its heap, which they
-leave so fragmented that the peak is four times what is alive."""
 
 
 def embedding_distribution_alignment(emb_1: Tensor, emb_2: Tensor, *, temperature: float) -> Tensor:
@@ -65,20 +58,8 @@ def embedding_distribution_alignment(emb_1: Tensor, emb_2: Tensor, *, temperatur
         The shapes differ, or there are fewer than two cells.
     """
     _check_pair(emb_1, emb_2)
-    blocks_1, blocks_2 = _column_blocks(emb_1), _column_blocks(emb_2)
-    offset_1, offset_2 = _log_mean_exp(blocks_1, temperature), _log_mean_exp(blocks_2, temperature)
-
-    def divergences(block_1: Tensor, block_2: Tensor) -> Tensor:
-        log_1, log_2 = block_1 / temperature - offset_1, block_2 / temperature - offset_2
-        change = log_1 - log_2
-        return torch.stack([(log_1.exp() * change).sum(1), -(log_2.exp() * change).sum(1)])  # (2, n)
-
-    kl_12, kl_21 = _sum_over_blocks(divergences, blocks_1, blocks_2) / emb_1.shape[1]
-    log_mass_1, log_mass_2 = offset_1[:, 0].log_softmax(0), offset_2[:, 0].log_softmax(0)
-    mass_1, mass_2 = log_mass_1.exp(), log_mass_2.exp()
-    over_all: Tensor = ((mass_1 - mass_2) * (log_mass_1 - log_mass_2)).sum() + (mass_1 * kl_12 + mass_2 * kl_21).sum()
-    within_cells: Tensor = (kl_12 + kl_21).sum() / (2 * len(emb_1))
-    return over_all + within_cells
+    loss: Tensor = DistributionAlignment.apply(emb_1, emb_2, temperature)  # type: ignore[no-untyped-call]
+    return loss
 
 
 def neighbourhood_contrastive_alignment(
@@ -118,22 +99,7 @@ def neighbourhood_contrastive_alignment(
         The shapes differ, there are fewer than two cells, or the graph has another number of cells.
     """
     _check_pair(emb_1, emb_2, graph)
-    n_cells, width = emb_1.shape
-    blocks_1, blocks_2 = _column_blocks(emb_1), _column_blocks(emb_2)
-    offset_1, offset_2 = _log_mean_exp(blocks_1, temperature), _log_mean_exp(blocks_2, temperature)
-
-    def row_sums(block_1: Tensor, block_2: Tensor) -> Tensor:
-        l_1, l_2 = block_1 / temperature - offset_1, block_2 / temperature - offset_2
-        p_1, p_2 = l_1.exp() / width, l_2.exp() / width
-        near = p_1 * (graph.degree * l_1 - graph.looped @ l_2) - l_1 * (graph.looped @ p_2)
-        far = p_1 * (n_cells * l_1 - l_2.sum(0)) - l_1 * p_2.sum(0)
-        own = (p_1 - p_2) * (l_1 - l_2)
-        return torch.stack([near.sum(1), far.sum(1), own.sum(1), (p_2 * l_2).sum(1)])  # (4, n)
-
-    near, far, own, eta_2 = _sum_over_blocks(row_sums, blocks_1, blocks_2)
-    near = near + (graph.looped @ eta_2[:, None])[:, 0]
-    far = far + eta_2.sum() - own
-    loss: Tensor = ((near / graph.degree[:, 0]) / (far / (n_cells - 1))).mean()
+    loss: Tensor = NeighbourhoodAlignment.apply(emb_1, emb_2, graph, temperature)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -219,36 +185,3 @@ def _check_pair(view_1: Tensor, view_2: Tensor, graph: CellGraph | None = None) 
     if graph is not None and graph.n_cells != len(view_1):
         msg = f"The graph has {graph.n_cells} cells, the views have {len(view_1)}. Build the graph from the same cells."
         raise TrainingError(msg)
-
-
-def _column_blocks(emb: Tensor) -> tuple[Tensor, ...]:
-    """Return views of (n, block) columns each, of at most `BLOCK_ELEMENTS` entries where one column allows."""
-    return torch.split(emb, max(1, BLOCK_ELEMENTS // len(emb)), dim=1)
-
-
-def _log_mean_exp(blocks: tuple[Tensor, ...], temperature: float) -> Tensor:
-    """Return (n, 1): the logarithm of the mean over all h columns of exp(E / t)."""
-    width = sum(block.shape[1] for block in blocks)
-    parts = [
-        _recomputed(lambda block: (block / temperature).logsumexp(1), block, alone=len(blocks) == 1) for block in blocks
-    ]
-    return torch.stack(parts, dim=1).logsumexp(1, keepdim=True) - math.log(width)
-
-
-def _sum_over_blocks(
-    function: Callable[[Tensor, Tensor], Tensor], blocks_1: tuple[Tensor, ...], blocks_2: tuple[Tensor, ...]
-) -> Tensor:
-    """Add up what `function` returns for each pair of column blocks."""
-    alone = len(blocks_1) == 1
-    total = _recomputed(function, blocks_1[0], blocks_2[0], alone=alone)
-    for block_1, block_2 in zip(blocks_1[1:], blocks_2[1:], strict=True):
-        total = total + _recomputed(function, block_1, block_2, alone=alone)
-    return total
-
-
-def _recomputed(function: Callable[..., Tensor], *blocks: Tensor, alone: bool) -> Tensor:
-    """Call `function`, keeping none of its intermediates for the backward pass unless the block is the only one."""
-    if alone:
-        return function(*blocks)
-    result: Tensor = checkpoint(function, *blocks, use_reentrant=False, preserve_rng_state=False)
-    return result

@@ -13,21 +13,18 @@ from __future__ import annotations
 
 import logging
 import platform
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scrcl_infer.atomic import check_path
 from scrcl_infer.bundle import write_bundle
 from scrcl_infer.contract import GeneTable, Provenance
-from scrcl_infer.errors import InputError, OutputError
 from scrcl_train.augment import AugmentConfig
 from scrcl_train.calibration import calibrate
-from scrcl_train.config import TrainConfig
-from scrcl_train.data import TrainingData, read_labels, read_training_data
+from scrcl_train.data import TrainingData, add_gene_ids, read_labels, read_training_data
 from scrcl_train.device import choose_device
 from scrcl_train.distil import DistilConfig, distil
 from scrcl_train.export import ModelParts, build_bundle
@@ -35,8 +32,10 @@ from scrcl_train.features import Features, prepare_features
 from scrcl_train.gene_structure import compute_evidence, compute_gene_graph
 from scrcl_train.grouping import group_cells, make_targets, student_input
 from scrcl_train.naming import name_populations
+from scrcl_train.options import TrainOptions
 from scrcl_train.place import compute_map
 from scrcl_train.populations import Populations, fit_centroids
+from scrcl_train.preflight import check_run
 from scrcl_train.progress import TrainProgress
 from scrcl_train.student import predict
 from scrcl_train.trainer import Teacher, fit
@@ -46,39 +45,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scrcl_infer.contract import Bundle
-    from scrcl_infer.result import InputState
 
 logger = logging.getLogger(__name__)
 VERSIONS_KEPT = ("scrcl", "torch", "numpy", "scikit-learn", "scanpy", "onnx", "onnxruntime")
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What to train on and how."""
-
-    config: TrainConfig = field(default_factory=TrainConfig)
-    label_key: str | None = None
-    """Column of `obs` that names populations and teaches the type head; never seen by the teacher."""
-    batch_key: str | None = None
-    section_key: str | None = None
-    """Column of `obs` that tells tissue sections apart, for spatial settings; None takes all spots for one section."""
-    n_populations: int | None = None
-    """None estimates the number."""
-    layer: str | None = None
-    input_state: InputState = "auto"
-    """What the matrix holds; 'auto' looks."""
-    seed: int = 0
-    device: str = "auto"
-    name: str | None = None
-    """Name of the model; None takes the bundle folder's."""
-    data_licence: str = "unknown"
-    run_dir: Path | None = None
-    """Settings, log and checkpoints; None takes 'BUNDLE.run' beside the bundle."""
-    resume: bool = False
-    force: bool = False
-    """Replace an existing bundle."""
-    write_h5ad: Path | None = None
-    """Copy of the training data with populations, types and the teacher's embedding."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +99,7 @@ def train(path: Path, folder: Path, options: TrainOptions, *, progress: TrainPro
         The exported encoder does not answer as the trained one.
     """
     progress = progress or TrainProgress()
-    _check_outputs(path, folder, options)
-    run_dir = options.run_dir or folder.with_name(folder.name + ".run")
+    run_dir = check_run(path, folder, options)
     with progress.step("Reading counts"):
         data = read_training_data(
             path,
@@ -141,6 +109,8 @@ def train(path: Path, folder: Path, options: TrainOptions, *, progress: TrainPro
             spatial=options.config.spatial,
             section_key=options.section_key,
         )
+        if options.gene_ids is not None:
+            data = add_gene_ids(data, options.gene_ids)
         labels = None if options.label_key is None else read_labels(path, options.label_key)[data.rows]
     progress.say(f"{data.n_cells:,} cells x {len(data.gene_names):,} genes. {data.matrix.reason}")
     found = _find_populations(data, options, run_dir, progress)
@@ -149,7 +119,7 @@ def train(path: Path, folder: Path, options: TrainOptions, *, progress: TrainPro
         write_bundle(bundle, folder, force=options.force)
         if options.write_h5ad is not None:
             answers = TrainingAnswers(data.rows, found.populations.labels, found.embedding, found.map)
-            write_training_h5ad(path, options.write_h5ad, answers, bundle.manifest)
+            write_training_h5ad(path, options.write_h5ad, answers, bundle.manifest, force=options.force)
     return TrainResult(bundle, folder, run_dir, found)
 
 
@@ -242,6 +212,7 @@ def _teach_student(
                 populations.labels,
             ),
             spatial=spatial,
+            notes=options.card_notes.read_text(encoding="utf-8") if options.card_notes else "",
         )
         return build_bundle(student, parts, counts, library_size, seed=options.seed)
 
@@ -275,15 +246,3 @@ def _provenance(data: TrainingData, options: TrainOptions) -> Provenance:
         versions=versions,
         data_licence=options.data_licence,
     )
-
-
-def _check_outputs(path: Path, folder: Path, options: TrainOptions) -> None:
-    """Refuse before the work what would be refused after it."""
-    if not path.is_file():
-        msg = f"There is no file {path}."
-        raise InputError(msg)
-    if folder.exists() and not options.force:
-        msg = f"{folder} exists. Name another folder with -o, or replace it with --force."
-        raise OutputError(msg)
-    if options.write_h5ad is not None:
-        check_path(options.write_h5ad, force=options.force, inputs=(path,))

@@ -69,7 +69,7 @@ PAPER_GENE_NEIGHBORS = 5
 PAPER_VOTERS = 50
 
 # Six is a spot's number of neighbours on the hexagonal grid of Visium; the rest was settled on four sections
-# (docs/decisions/0006-spatial-domains.md).
+# (docs/decisions/0005-spatial-domains.md).
 SPATIAL = TrainConfig(
     preset="spatial",
     features=FeatureConfig(n_hvgs=3000, hvg_flavor="moran"),

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scrcl_infer.atomic import HiddenFile, output_errors
 from scrcl_infer.contract import UNKNOWN
+from scrcl_infer.target import DEFAULT_PREFIX, SLOTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scrcl_infer.contract import Manifest
 
-POPULATION = "scrcl_population"
-CELL_TYPE = "scrcl_cell_type"
-EMBEDDING = "X_scrcl"
-MAP = "X_scrcl_map"
+POPULATION = f"{DEFAULT_PREFIX}population"
+CELL_TYPE = f"{DEFAULT_PREFIX}cell_type"
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,13 @@ class TrainingAnswers:
     """(n, 2)"""
 
 
-def write_training_h5ad(source: Path, target: Path, answers: TrainingAnswers, manifest: Manifest) -> None:
+def write_training_h5ad(
+    source: Path, target: Path, answers: TrainingAnswers, manifest: Manifest, *, force: bool = False
+) -> None:
     """Write a copy of `source` with `obs` population and type, `obsm` embedding and map, and `uns['scrcl']`.
 
-    A row that was not trained on, because it holds no counts, is 'unknown' with an embedding of zeros.
+    A row that was not trained on, because it holds no counts, is 'unknown' with an embedding of zeros and no place on
+    the map (NaN), as in assigning.
 
     Parameters
     ----------
@@ -51,6 +53,8 @@ def write_training_h5ad(source: Path, target: Path, answers: TrainingAnswers, ma
         What was found.
     manifest
         Names of populations and their types.
+    force
+        Replace an existing target.
     """
     import anndata as ad
     import pandas as pd
@@ -63,18 +67,15 @@ def write_training_h5ad(source: Path, target: Path, answers: TrainingAnswers, ma
         column[answers.rows] = np.array(values, dtype=object)[answers.populations]
         categories = list(dict.fromkeys(values)) + ([UNKNOWN] if len(answers.rows) < adata.n_obs else [])
         adata.obs[key] = pd.Categorical(column, categories=categories)
-    for key, matrix in ((EMBEDDING, answers.embedding), (MAP, answers.map)):
-        full = np.zeros((adata.n_obs, matrix.shape[1]), dtype=np.float32)
+    for key, matrix, empty in ((SLOTS.embedding, answers.embedding, 0.0), (SLOTS.map, answers.map, np.nan)):
+        full = np.full((adata.n_obs, matrix.shape[1]), empty, dtype=np.float32)
         full[answers.rows] = matrix
         adata.obsm[key] = full
-    adata.uns["scrcl"] = {
+    adata.uns[SLOTS.uns] = {
         "model": manifest.name,
         "preset": manifest.provenance.preset,
         "seed": manifest.provenance.seed,
     }
-    hidden = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        adata.write_h5ad(hidden, compression="gzip")
-        hidden.replace(target)
-    finally:
-        hidden.unlink(missing_ok=True)
+    with HiddenFile(target, force=force) as hidden, output_errors(target):
+        adata.write_h5ad(hidden.path, compression="gzip")
+        hidden.commit()

@@ -164,12 +164,25 @@ def test_columns_of_others_are_not_replaced_unless_forced(tmp_path: Path) -> Non
     adata = query()
     adata.obs["cell_type"] = "the truth"
     adata.write_h5ad(path)
-    with pytest.raises(OutputError, match=r"already holds cell_type, .*--obs-prefix.*--force"):
+    with pytest.raises(OutputError, match=r"already holds obs\['cell_type'\], .*--obs-prefix.*--force"):
         write(path, out, [answers()], obs_prefix="")
     assert list(tmp_path.iterdir()) == [path]
     write(path, out, [answers()], obs_prefix="", force=True)
     assert ad.read_h5ad(out).obs["cell_type"].tolist() != ["the truth"] * N
     assert ad.read_h5ad(path).obs["cell_type"].tolist() == ["the truth"] * N
+
+
+@pytest.mark.parametrize(("part", "key"), [("obs", "scrcl_cell_type"), ("obsm", "X_scrcl")])
+def test_what_others_wrote_under_our_names_is_kept_unless_forced(tmp_path: Path, part: str, key: str) -> None:
+    """A hand-written column, or the embedding of a training run: nothing is lost without being asked."""
+    path, out = tmp_path / "new.h5ad", tmp_path / "out.h5ad"
+    adata = query()
+    getattr(adata, part)[key] = np.zeros((adata.n_obs, 2)) if part == "obsm" else "by hand"
+    adata.write_h5ad(path)
+    with pytest.raises(OutputError, match=key):
+        write(path, out, [answers()])
+    write(path, out, [answers()], force=True)
+    assert out.is_file()
 
 
 def test_a_file_with_neither_columns_nor_obsm_nor_uns(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from anndata import AnnData
 
 from scrcl_infer.errors import InputError
-from scrcl_train.data import TrainingData, file_sha256, read_labels, read_training_data
+from scrcl_train.data import TrainingData, add_gene_ids, file_sha256, read_labels, read_training_data
 
 
 @pytest.fixture
@@ -109,3 +109,19 @@ def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"abc")
     assert file_sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_table_completes_ids_and_symbols_and_changes_no_others(tmp_path: Path, simulated: AnnData) -> None:
+    adata = simulated.copy()
+    names = [f"SYM{i}" for i in range(adata.n_vars)]
+    names[1] = "ENSG00000000001"
+    adata.var_names = names
+    path, table = tmp_path / "cells.h5ad", tmp_path / "ids.csv"
+    adata.write_h5ad(path)
+    table.write_text("gene_id,gene_name\nENSG00000000000.7,SYM0\nENSG00000000001,OTHER\n")
+    data = add_gene_ids(read_training_data(path), table)
+    assert data.ensembl_ids[:3] == ("ENSG00000000000", "ENSG00000000001", "")
+    assert data.symbols[:3] == ("SYM0", "OTHER", "SYM2")
+    table.write_text("ENSG00000000009,NOTHING\n")
+    with pytest.raises(InputError, match="no row completes"):
+        add_gene_ids(read_training_data(path), table)

@@ -23,7 +23,8 @@ from scrcl_train.config import GraphConfig, TeacherConfig, TrainConfig
 from scrcl_train.data import read_training_data
 from scrcl_train.features import prepare_features
 from scrcl_train.grouping import clustered_embedding, group_by_teacher, group_cells, student_input
-from scrcl_train.pipeline import TrainOptions, TrainResult, train
+from scrcl_train.options import TrainOptions
+from scrcl_train.pipeline import TrainResult, train
 from scrcl_train.presets import get_preset
 from scrcl_train.trainer import fit
 from tests.make_section import layered_section

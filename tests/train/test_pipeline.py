@@ -14,10 +14,12 @@ from sklearn.metrics import adjusted_rand_score
 
 import scrcl_infer
 from scrcl_infer.bundle import read_bundle
-from scrcl_infer.errors import InputError, OutputError
+from scrcl_infer.errors import InputError, OutputError, TrainingError
 from scrcl_infer.verify import verify_bundle
 from scrcl_train.data import read_labels
-from scrcl_train.pipeline import TrainOptions, TrainResult, train
+from scrcl_train.options import TrainOptions
+from scrcl_train.pipeline import TrainResult, train
+from scrcl_train.preflight import check_run
 from scrcl_train.presets import get_preset
 
 OPTIONS = TrainOptions(config=get_preset("default", epochs=20), label_key="cell_type", n_populations=6, seed=0)
@@ -103,13 +105,41 @@ def test_labels_do_not_reach_what_is_found(result: TrainResult, cells: Path, fol
     assert [t.name for t in blind.bundle.manifest.cell_types] == [f"P{i}" for i in range(1, 7)]
 
 
-def test_outputs_are_refused_before_any_work(cells: Path, folder: Path, tmp_path: Path) -> None:
-    taken = tmp_path / "taken"
-    taken.mkdir()
+def test_a_run_folder_is_replaced_only_with_force(cells: Path, result: TrainResult, tmp_path: Path) -> None:
+    """Another seed is another run: refused with a way out, done with `force`."""
+    other = replace(OPTIONS, run_dir=result.run_dir, seed=1)
+    with pytest.raises(TrainingError, match="--force"):
+        check_run(cells, tmp_path / "new", other)
+    kept = (result.run_dir / "metrics.jsonl").read_text()
+    assert check_run(cells, tmp_path / "new", replace(OPTIONS, run_dir=result.run_dir, resume=True)) == result.run_dir
+    assert (result.run_dir / "metrics.jsonl").read_text() == kept
+
+
+def test_force_clears_the_files_of_an_earlier_run_and_no_others(cells: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("run.json", "metrics.jsonl", "notes.txt"):
+        (folder / name).write_text("{}")
+    check_run(cells, tmp_path / "new", replace(OPTIONS, run_dir=folder, force=True))
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+def test_resuming_nothing_is_said(cells: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    check_run(cells, tmp_path / "new", replace(OPTIONS, resume=True))
+    assert "nothing to resume" in caplog.text
+
+
+def test_outputs_are_refused_before_any_work(cells: Path, result: TrainResult, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="--force"):
-        train(cells, taken, OPTIONS)
+        train(cells, result.folder, OPTIONS)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    with pytest.raises(OutputError, match="not a bundle"):
+        train(cells, tmp_path / "other", replace(OPTIONS, force=True))
     with pytest.raises(OutputError, match="is an input"):
         train(cells, tmp_path / "new", replace(OPTIONS, write_h5ad=cells))
     with pytest.raises(InputError, match="no file"):
         train(tmp_path / "missing.h5ad", tmp_path / "new", OPTIONS)
+    with pytest.raises(InputError, match=r"no file .*table\.csv"):
+        train(cells, tmp_path / "new", replace(OPTIONS, gene_ids=tmp_path / "table.csv"))
     assert not (tmp_path / "new.run").exists()
