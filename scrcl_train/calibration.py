@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import scipy.sparse as sp
@@ -18,10 +19,11 @@ from numpy.typing import NDArray
 
 from scrcl_infer.assign import apply_temperature, compute_rejection_score
 from scrcl_infer.contract import Calibration
+from scrcl_train.augment import AugmentConfig, CellSampler
 from scrcl_train.distil import DistilConfig, DistilEpoch, Targets, distil
 from scrcl_train.populations import fit_centroids, order_by_size
 from scrcl_train.reliability import compute_calibration_error
-from scrcl_train.student import Student, predict
+from scrcl_train.student import Prediction, Student, predict
 
 N_FOLDS = 7
 """One seventh (14 %) of the cells is held out at a time."""
@@ -30,6 +32,8 @@ ENOUGH_HELD_OUT = 300
 MAX_FITS = 3
 """First students at most: small data must not take longer to calibrate than large."""
 KEPT_FRACTION = 0.95
+HARDER = AugmentConfig(min_kept=0.3, max_gene_dropout=0.3)
+"""Another batch is shallower and lacks genes: half of the cells that set the threshold are made so."""
 TEMPERATURES = (1.0, 20.0)
 """Never below 1: where no held-out cell is wrong the best temperature is 0, and new cells are harder than those."""
 SLACK = 1e-6
@@ -46,6 +50,8 @@ class HeldOut:
     """(m,) index of the right column."""
     score: Callable[[float], NDArray[np.float64]]
     """Rejection scores (m,) at a temperature."""
+    harder_score: Callable[[float], NDArray[np.float64]]
+    """The same of the same cells made harder, as those of another batch are."""
 
 
 def calibrate(
@@ -86,14 +92,17 @@ def calibrate(
             device=device,
             on_epoch=on_epoch,
         )
-        parts.append(_hold_out(student, counts, library_size, targets, (learned, held_out)))
+        thin = (config or DistilConfig()).augment.thin
+        part = _hold_out(student, counts, library_size, targets, (learned, held_out), thin=thin, seed=seed)
+        parts.append(part)
     if not parts:
         return Calibration(temperature=1.0, threshold=0.0, kept_fraction=1.0)
     log_posterior = np.concatenate([part.log_posterior for part in parts])
     right = np.concatenate([part.truth for part in parts])
     temperature = fit_temperature(log_posterior, right)
     scores = np.concatenate([part.score(temperature) for part in parts])
-    threshold = fit_threshold(scores)
+    harder = np.concatenate([part.harder_score(temperature) for part in parts])
+    threshold = fit_threshold(np.concatenate([scores, harder]))
     error = None
     if labelled:
         posterior = apply_temperature(log_posterior, temperature)
@@ -173,19 +182,41 @@ def _hold_out(
     library_size: NDArray[np.float32],
     targets: Targets,
     rows: tuple[NDArray[np.int64], NDArray[np.int64]],
+    *,
+    thin: bool,
+    seed: int,
 ) -> HeldOut:
     """Answers of a first student for the cells `rows[1]`, with the centroids of the cells `rows[0]` that it learned."""
     learned, held_out = rows
     library = np.reshape(library_size, -1)
-    answer = predict(student, counts[held_out], library[held_out])
-    log_posterior = answer.log_posterior if answer.log_type_posterior is None else answer.log_type_posterior
     seen = order_by_size(targets.populations[learned])
     centroids = fit_centroids(
         predict(student, counts[learned], library[learned]).embedding, seen.labels, seen.n_populations
     )
+    asked = counts[held_out], library[held_out]
+    clean, harder = predict(student, *asked), predict(student, *_make_harder(*asked, thin=thin, seed=seed))
 
-    def score(temperature: float) -> NDArray[np.float64]:
-        return compute_rejection_score(apply_temperature(log_posterior, temperature), answer.embedding, centroids)
+    def score(answer: Prediction, temperature: float) -> NDArray[np.float64]:
+        return compute_rejection_score(apply_temperature(_best_head(answer), temperature), answer.embedding, centroids)
 
     truth = targets.types if targets.types is not None else targets.populations
-    return HeldOut(log_posterior, truth[held_out], score)
+    return HeldOut(_best_head(clean), truth[held_out], partial(score, clean), partial(score, harder))
+
+
+def _best_head(answer: Prediction) -> NDArray[np.float32]:
+    """Log posteriors of the types, or of the populations where there is no type head."""
+    return answer.log_posterior if answer.log_type_posterior is None else answer.log_type_posterior
+
+
+def _make_harder(
+    counts: sp.csr_matrix, library_size: NDArray[np.float32], *, thin: bool, seed: int
+) -> tuple[sp.csr_matrix, NDArray[np.float32]]:
+    """Draw cells anew at less depth and with genes missing, as far as `HARDER` goes."""
+    sampler = CellSampler(counts, library_size, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(seed)
+    blocks, libraries = [], []
+    for rows in torch.split(torch.arange(sampler.n_cells), 1024):
+        block, library = sampler.sample(rows, replace(HARDER, thin=thin), generator)
+        blocks.append(sp.csr_matrix(block.numpy()))
+        libraries.append(library.numpy().reshape(-1))
+    return sp.csr_matrix(sp.vstack(blocks)), np.concatenate(libraries)

@@ -14,6 +14,8 @@ from scipy.special import log_softmax, softmax
 from sklearn.metrics import log_loss
 
 from scrcl_infer.assign import apply_temperature
+from scrcl_train import calibration
+from scrcl_train.augment import AugmentConfig
 from scrcl_train.calibration import (
     ENOUGH_HELD_OUT,
     MAX_FITS,
@@ -128,6 +130,18 @@ def test_calibrating_a_world_whose_truth_is_known(*, labelled: bool) -> None:
     if found.expected_calibration_error is not None:
         assert found.expected_calibration_error < 0.15
     assert sum(log.epoch == 1 for log in seen) == MAX_FITS
+
+
+def test_cells_made_harder_lower_the_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left as they are they would set it where the cells as measured do; thinned they are less sure."""
+    world = make_world(140)
+    targets = make_targets(world, labelled=True)
+    harder = calibrate(world.counts, world.library_size, targets, config=SHORT)
+    monkeypatch.setattr(calibration, "HARDER", AugmentConfig(min_kept=0.05, max_gene_dropout=0.9))
+    hardest = calibrate(world.counts, world.library_size, targets, config=SHORT)
+    assert hardest.threshold < harder.threshold
+    assert hardest.kept_fraction >= harder.kept_fraction >= 0.95
+    assert hardest.temperature == harder.temperature
 
 
 def test_calibrating_the_same_seed_gives_the_same_figures() -> None:
