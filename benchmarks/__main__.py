@@ -1,4 +1,4 @@
-"""`python -m benchmarks clustering|spatial|transfer`."""
+"""`python -m benchmarks clustering|ablation|spatial|transfer`."""
 
 from __future__ import annotations
 
@@ -42,6 +42,19 @@ def clustering(  # noqa: PLR0917 - options
 
 
 @app.command()
+def ablation(  # noqa: PLR0917 - options
+    sets: SetsOption = "all",
+    seeds: SeedsOption = 5,
+    methods: MethodsOption = "all",
+    jobs: JobsOption = 1,
+    threads: ThreadsOption = 1,
+    output: OutputOption = None,
+) -> None:
+    """Cluster the labelled scRNA-seq sets with one part of the method taken out at a time; print and save the table."""
+    run_benchmark("ablation", sets, tuple(range(seeds)), methods, (jobs, threads), output)
+
+
+@app.command()
 def spatial(  # noqa: PLR0917 - options
     sets: SetsOption = "all",
     seeds: SeedsOption = 5,
@@ -73,15 +86,18 @@ def run_benchmark(  # noqa: PLR0917 - one argument per option of the commands
     """Run one benchmark, print its Markdown to stdout and write both files."""
     from benchmarks.cache import Cache
     from benchmarks.datasets import choose_sets
-    from benchmarks.runner import Plan, run_plan
+    from benchmarks.runner import Plan, list_calls, run_plan
     from benchmarks.table import RESULTS_FOLDER, format_table, write_table
 
     module = importlib.import_module(f"benchmarks.{name}")
     chosen = choose_methods(methods, module.METHODS, module.find_method)
     plan = Plan(name, chosen, getattr(module, "choose_sets", choose_sets)(sets, module.SETS), seeds, *workers)
-    results = run_plan(plan, Cache())
+    cache = Cache()
+    results = run_plan(plan, cache)
     table = module.make_table(plan, results, {item.name: item.load().cells.n_types for item in plan.sets})
     sys.stdout.write(format_table(table))
+    if output is None:
+        cache.publish(name, [call for call, _ in list_calls(plan)])
     for path in write_table(table, output or RESULTS_FOLDER):
         logging.getLogger("benchmarks").info("wrote %s", path)
 

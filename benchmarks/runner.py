@@ -78,22 +78,26 @@ class Results:
 def run_plan(plan: Plan, cache: Cache) -> Results:
     """Run a plan, taking finished calls from the cache; one that fails is reported and leaves the others alone."""
     results, waiting = Results(), []
-    for item in plan.sets:
-        data_key = item.key()
-        for method in plan.methods:
-            if method.missing():
-                continue
-            for seed in plan.seeds:
-                key = method.cache_key() | data_key
-                call = Call(plan.benchmark, method.name, item.name, seed, key)
-                stored = cache.get(call)
-                if stored is None:
-                    waiting.append((call, item))
-                else:
-                    results.calls[method.name, item.name, seed] = stored
+    for call, item in list_calls(plan):
+        stored = cache.get(call)
+        if stored is None:
+            waiting.append((call, item))
+        else:
+            results.calls[call.method, call.data, call.seed] = stored
     logger.info("%d calls in the cache, %d to make", len(results.calls), len(waiting))
     _make_calls(plan, waiting, cache, results)
     return results
+
+
+def list_calls(plan: Plan) -> list[tuple[Call, Item]]:
+    """Return the calls of a plan, with what each is run on; all seeds of a method and set follow each other."""
+    keys = {method.name: method.cache_key() for method in plan.methods if not method.missing()}
+    return [
+        (Call(plan.benchmark, name, item.name, seed, key | data_key), item)
+        for item, data_key in ((item, item.key()) for item in plan.sets)
+        for name, key in keys.items()
+        for seed in plan.seeds
+    ]
 
 
 def _make_calls(plan: Plan, waiting: Sequence[tuple[Call, Item]], cache: Cache, results: Results) -> None:

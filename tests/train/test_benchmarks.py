@@ -90,7 +90,7 @@ def call(**changes: Any) -> Call:
 
 
 def test_the_cache_answers_only_the_very_same_call(tmp_path: Path) -> None:
-    cache = Cache(tmp_path)
+    cache = Cache(tmp_path, tmp_path / "published")
     cache.put(call(), {"seconds": 1.5})
     assert cache.get(call()) == {"seconds": 1.5}
     for other in (
@@ -102,6 +102,25 @@ def test_the_cache_answers_only_the_very_same_call(tmp_path: Path) -> None:
     ):
         assert cache.get(other) is None
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_fresh_clone_goes_on_from_published_calls(tmp_path: Path) -> None:
+    published = tmp_path / "published"
+    first = Cache(tmp_path / "first", published)
+    other = call(key={"version": "2"}, seed=1)
+    first.put(call(), {"seconds": 1.5})
+    first.put(other, {"seconds": 2.5})
+    first.publish("clustering", [call(), other, call(seed=9)])
+    fresh = Cache(tmp_path / "fresh", published)
+    assert fresh.get(call()) == {"seconds": 1.5}
+    # The same method, set and seed under new code takes the place of the old; all else stays.
+    newer = call(key={"version": "3"})
+    fresh.put(newer, {"seconds": 0.5})
+    fresh.publish("clustering", [newer])
+    again = Cache(tmp_path / "again", published)
+    assert again.get(newer) == {"seconds": 0.5}
+    assert again.get(other) == {"seconds": 2.5}
+    assert again.get(call()) is None
 
 
 def test_the_version_of_our_code_is_blind_to_comments_and_docstrings(tmp_path: Path) -> None:
