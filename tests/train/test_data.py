@@ -89,6 +89,14 @@ def test_too_few_cells_are_refused(tmp_path: Path, simulated: AnnData) -> None:
         read_training_data(path)
 
 
+def test_a_file_of_empty_cells_is_refused_in_those_words(tmp_path: Path, simulated: AnnData) -> None:
+    adata = simulated.copy()
+    adata.X = adata.X * 0
+    adata.write_h5ad(tmp_path / "empty.h5ad")
+    with pytest.raises(InputError, match=r"empty\.h5ad: X holds no counts: all 400 cells are empty.*--layer"):
+        read_training_data(tmp_path / "empty.h5ad")
+
+
 def test_a_missing_batch_column_is_refused_with_those_there_are(h5ad: Path) -> None:
     with pytest.raises(InputError, match="cell_type"):
         read_training_data(h5ad, batch_key="donor")
