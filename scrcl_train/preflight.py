@@ -33,7 +33,7 @@ def check_run(path: Path, folder: Path, options: TrainOptions) -> Path:
     Raises
     ------
     InputError
-        An input file is not there, or the training data is no `.h5ad`.
+        An input file is not there, the training data is no `.h5ad`, or the table or the notes are no text.
     OutputError
         The bundle or the `.h5ad` copy must not be written there.
     TrainingError
@@ -43,6 +43,9 @@ def check_run(path: Path, folder: Path, options: TrainOptions) -> Path:
         if needed is not None and not needed.is_file():
             msg = f"There is no file {needed.absolute()}. Check the path."
             raise InputError(msg)
+    for text in (options.gene_ids, options.card_notes):
+        if text is not None:
+            _check_text(text)
     with H5ad(path) as source:
         check_number(options.n_populations, source.n_cells)
     check_folder(folder, force=options.force)
@@ -75,3 +78,11 @@ def check_number(n_populations: int | None, n_cells: int) -> None:
     if n_populations is not None and n_populations > n_cells:
         msg = f"{n_populations} populations were asked for; with {n_cells} cells there must be 1 to {n_cells}."
         raise TrainingError(msg)
+
+
+def _check_text(path: Path) -> None:
+    try:
+        path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        msg = f"{path} is no UTF-8 text ({error.reason} at byte {error.start}). Unpack it, or save it as UTF-8."
+        raise InputError(msg) from error
