@@ -119,7 +119,7 @@ class ChunkReader:
             The file is damaged, or uses a compression that this HDF5 does not have.
         """
         try:
-            if self._places is None:
+            if not self.is_raw:
                 with np.errstate(over="ignore"):
                     rows: NDArray[Any] = self.dataset[start:stop].astype(self.dtype, copy=False)
                 return rows

@@ -153,13 +153,16 @@ def assign(
 
     Parameters and errors are those of `Model.assign_file`; `report` is the path of the JSON report.
     """
+    from dataclasses import replace
+
     from scrcl_infer.report import add_run, format_summary, write_report
     from scrcl_infer.target import STDOUT
 
     with ProgressLine(sys.stderr, quiet=quiet) as progress:
         summary = model.assign_file(data, target, options=options, progress=progress)
     if report is not None:
-        write_report(add_run(summary, data, target, options), report, force=target.force)
+        used = replace(options, threads=model.count_threads(options))
+        write_report(add_run(summary, data, target, used), report, force=target.force)
     if quiet:
         lines = [f"{PROG}: warning: {warning}" for warning in summary.warnings]
     else:

@@ -18,10 +18,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from scrcl_infer.chunks import ChunkReader, Pool, RowStream
+from scrcl_infer.chunks import Pool, RowStream
 from scrcl_infer.errors import InputError
 from scrcl_infer.source import Encoding, Part
-from scrcl_infer.stored import PART_ENTRIES, check_indices, read_indptr, sparse_shape
+from scrcl_infer.stored import PART_ENTRIES, SparseGroup, check_indices, read_indptr
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -33,27 +33,13 @@ BUCKET_ROWS = 1 << 16
 _ENTRY_BYTES = 10
 
 
-class CscMatrix:
-    """A CSC group; see the module's text for how its rows are read.
-
-    Parameters
-    ----------
-    group
-        With `data`, `indices`, `indptr`.
-    where
-        Its name for users.
-    fd
-        Descriptor of the file; None reads through h5py.
-    """
+class CscMatrix(SparseGroup):
+    """A CSC group; see the module's text for how its rows are read. Parameters as for `SparseGroup`."""
 
     encoding: Encoding = "csc"
 
     def __init__(self, group: h5py.Group, where: str, *, fd: int | None) -> None:
-        self.where = where
-        self.shape = sparse_shape(group)
-        self.dtype: np.dtype[Any] = group["data"].dtype
-        self._group = group
-        self._fd = fd
+        super().__init__(group, where, fd=fd)
         self._spilled: _Spilled | None = None
 
     def read_rows(self, start: int, stop: int) -> csr_matrix:
@@ -99,8 +85,7 @@ class CscMatrix:
         return self._spilled
 
     def _fill(self, spilled: _Spilled, indptr: NDArray[np.int64], threads: int) -> None:
-        values = ChunkReader(self._group["data"], fd=self._fd, dtype=np.float32)
-        indices = ChunkReader(self._group["indices"], fd=self._fd, dtype=np.int32)
+        values, indices = self._open_readers()
         with Pool(threads) as pool:
             streams = RowStream(indices, pool), RowStream(values, pool)
             for start in range(0, int(indptr[-1]), BATCH_ENTRIES):

@@ -153,11 +153,6 @@ class H5ad:
             return values.reshape(self.n_cells, -1)
         return frames.read_array(obsm[key])
 
-    def uns_string(self, key: str) -> str | None:
-        """Return a text of `uns`, None where there is none of that name."""
-        item = self._file.get(f"uns/{key}")
-        return frames.text(item[()]) if isinstance(item, h5py.Dataset) and item.shape == () else None
-
     def layers(self) -> tuple[str, ...]:
         """Return the names of the layers."""
         return tuple(self._file["layers"]) if "layers" in self._file else ()

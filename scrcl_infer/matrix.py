@@ -34,7 +34,7 @@ TARGET_SUM = 10_000.0
 PART_OF_GENES = "only a part of the genes is there"
 PREFERRED = ("X", "layers/counts", "layers/raw_counts", "layers/raw", "layers/umi")
 
-Verdict = Literal["counts", "binary", "log", "fractions", "unclear", "bad"]
+Verdict = Literal["counts", "empty", "binary", "log", "fractions", "unclear", "bad"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def choose_matrix(source: Source, *, layer: str | None = None, state: InputState
     -------
     Where the values are, what they are, and why. Without a layer the order is: `X`, `layers['counts']`, the layers and
     `raw` by counts per cell, whichever first holds whole numbers; else the first that is log1p of scaled counts; else
-    the first with fractions too large for logarithms.
+    the first with fractions too large for logarithms; else one without any value, whose cells may all be empty.
 
     Raises
     ------
@@ -177,7 +177,7 @@ def _judge(where: str, values: NDArray[np.float32], windows: list[list[NDArray[n
     rows = [row[row > 0].astype(np.float64) for window in windows for row in window]
     rows = [row for row in rows if len(row)]
     if not rows:
-        return Look(where, "counts", 0.0, None, "no value above 0 in the cells looked at")
+        return Look(where, "empty", 0.0, None, "no value above 0 in the cells looked at")
     whole = float(np.mean(values == np.rint(values)))
     top = float(values.max())
     sums = np.array([row.sum() for row in rows])
@@ -216,7 +216,10 @@ def _scaled_counts(rows: list[NDArray[np.float64]]) -> bool:
 
 def _choose(looks: list[Look], state: InputState) -> MatrixReport | None:
     """Pick a matrix by what was asked for and found."""
-    by = {verdict: [look for look in looks if look.verdict == verdict] for verdict in ("counts", "log", "fractions")}
+    by = {
+        verdict: [look for look in looks if look.verdict == verdict]
+        for verdict in ("counts", "log", "fractions", "empty")
+    }
     others = [look for look in looks if look.verdict in ("binary", "unclear")]
     if state == "log1p10k":
         logged = by["log"] or [look for look in others if look.verdict == "unclear"]
@@ -240,10 +243,12 @@ def _choose(looks: list[Look], state: InputState) -> MatrixReport | None:
             "taken back by expm1."
         )
         return MatrixReport(look.where, "log1p10k", reason, target)
-    for look in by["fractions"] or others:
+    for look in by["fractions"] or others or by["empty"]:
         if look.verdict == "unclear" and state != "counts":
             continue
         said = ", as --input-state says" if state == "counts" else ": check that they are not logged"
+        if look.verdict == "empty":
+            said = ""
         if look.verdict == "binary":
             said = ": only 0 and 1, answers will be poor"
         return MatrixReport(look.where, "counts", f"Taking {look.where} as counts ({look.found}){said}.")

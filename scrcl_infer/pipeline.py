@@ -160,6 +160,10 @@ class Model:
         with self._open(data, options) as query:
             return query.matrix, query.genes.report
 
+    def count_threads(self, options: AssignOptions = DEFAULTS) -> int:
+        """Return the CPUs that a call with these options uses."""
+        return options.threads or self.threads or available_threads()
+
     def describe(self, summary: Summary, options: AssignOptions = DEFAULTS) -> dict[str, object]:
         """Return how answers came about, as the plain values that go into `uns['scrcl']`.
 
@@ -205,7 +209,7 @@ class Model:
             yield Query(source, matrix, genes, spots)
 
     def _stream(self, query: Query, options: AssignOptions, progress: Progress | None) -> Iterator[AssignedBlock]:
-        threads = options.threads or self.threads or available_threads()
+        threads = self.count_threads(options)
         encoder = self._encoder(threads)
         stored = iter_blocks(
             query.source,

@@ -137,9 +137,7 @@ def make_spot_graph(spots: Spots, *, n_neighbors: int) -> sp.csr_matrix:
     return graph
 
 
-def smooth_expression(
-    logged: sp.csr_matrix, graph: sp.csr_matrix, *, n_steps: int, genes_at_once: int = GENES_AT_ONCE
-) -> NDArray[np.float32]:
+def smooth_expression(logged: sp.csr_matrix, graph: sp.csr_matrix, *, n_steps: int) -> NDArray[np.float32]:
     r"""Average over neighbouring spots: :math:`Â^s X` with :math:`Â = D^{-1/2} (A + I) D^{-1/2}`.
 
     Parameters
@@ -150,8 +148,6 @@ def smooth_expression(
         (n, n) symmetric 0/1 without loops.
     n_steps
         s; 0 leaves the expression as it is.
-    genes_at_once
-        Columns held beside the result.
 
     Returns
     -------
@@ -165,8 +161,8 @@ def smooth_expression(
     normalised = sp.csr_matrix(scale @ looped @ scale)
     by_gene = sp.csc_matrix(logged)
     smoothed = np.empty(logged.shape, dtype=np.float32)
-    for start in range(0, logged.shape[1], genes_at_once):
-        columns = slice(start, start + genes_at_once)
+    for start in range(0, logged.shape[1], GENES_AT_ONCE):
+        columns = slice(start, start + GENES_AT_ONCE)
         part = by_gene[:, columns].toarray().astype(np.float64)
         for _ in range(n_steps):
             part = normalised @ part

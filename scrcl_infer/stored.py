@@ -78,20 +78,18 @@ def check_indices(indices: NDArray[np.int32], bound: int, name: str) -> None:
         raise InputError(msg)
 
 
-class CsrMatrix:
-    """A CSR group: rows are runs of `data` and `indices`; only `indptr` is held.
+class SparseGroup:
+    """A group with `data`, `indices` and `indptr`; the base of how CSR and CSC are read.
 
     Parameters
     ----------
     group
-        With `data`, `indices`, `indptr`.
+        As `sparse_format` found it.
     where
         Its name for users.
     fd
         Descriptor of the file; None reads through h5py.
     """
-
-    encoding: Encoding = "csr"
 
     def __init__(self, group: h5py.Group, where: str, *, fd: int | None) -> None:
         self.where = where
@@ -99,6 +97,20 @@ class CsrMatrix:
         self.dtype: np.dtype[Any] = group["data"].dtype
         self._group = group
         self._fd = fd
+
+    def _open_readers(self) -> tuple[ChunkReader, ChunkReader]:
+        """Return readers of the values and of the indices."""
+        values = ChunkReader(self._group["data"], fd=self._fd, dtype=np.float32)
+        return values, ChunkReader(self._group["indices"], fd=self._fd, dtype=np.int32)
+
+
+class CsrMatrix(SparseGroup):
+    """Rows are runs of `data` and `indices`; only `indptr` is held. Parameters as for `SparseGroup`."""
+
+    encoding: Encoding = "csr"
+
+    def __init__(self, group: h5py.Group, where: str, *, fd: int | None) -> None:
+        super().__init__(group, where, fd=fd)
         self._indptr: NDArray[np.int64] | None = None
         self._opened: tuple[ChunkReader, ChunkReader] | None = None
 
@@ -130,8 +142,7 @@ class CsrMatrix:
 
     def _readers(self) -> tuple[ChunkReader, ChunkReader]:
         if self._opened is None:
-            values = ChunkReader(self._group["data"], fd=self._fd, dtype=np.float32)
-            self._opened = values, ChunkReader(self._group["indices"], fd=self._fd, dtype=np.int32)
+            self._opened = self._open_readers()
         return self._opened
 
     def _build(self, indptr: NDArray[np.int64], data: NDArray[Any], indices: NDArray[Any]) -> csr_matrix:

@@ -109,7 +109,12 @@ class Tally:
                 f"Only {genes.weighted_overlap:.0%} of the model's evidence rests on genes of this input: confidences "
                 f"are too high. Most missed: {', '.join(genes.missing_top[:5])}."
             )
-        if self.n_cells and n_unknown >= MANY_UNKNOWN * self.n_cells:
+        if self.n_cells and self.n_empty == self.n_cells:
+            doubts.append(
+                "No cell has counts in the model's genes, so all are unknown. Check that the matrix read is the one "
+                "with the counts, or name another with --layer."
+            )
+        elif self.n_cells and n_unknown >= MANY_UNKNOWN * self.n_cells:
             doubts.append(
                 f"{n_unknown / self.n_cells:.0%} of the cells are unknown: the model may not fit this tissue, species "
                 "or protocol. Look at the populations in the report, or choose another model."

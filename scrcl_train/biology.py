@@ -56,7 +56,7 @@ class Biology:
     """What the same share would be by chance."""
 
 
-def write_biology(h5ad: Path, bundle: Path, output: Path, *, force: bool = False, seed: int = 0) -> Biology:
+def write_biology(h5ad: Path, bundle: Path | str, output: Path, *, force: bool = False, seed: int = 0) -> Biology:
     """Write marker genes, maps and the refinement's gene associations of a training run.
 
     Tables (TSV): `markers`, `associated_genes`, `association_vs_markers`, `paga`. Figures (PNG): `umap`, `dotplot`,
@@ -67,7 +67,7 @@ def write_biology(h5ad: Path, bundle: Path, output: Path, *, force: bool = False
     h5ad
         Written by `scrcl-train --write-h5ad`: counts, obs['scrcl_population'], obsm['X_scrcl'].
     bundle
-        The bundle folder of the same run.
+        The bundle of the same run: its folder, or its name where `scrcl_infer.catalog` finds it.
     output
         Folder to write; made where it does not exist.
     force
@@ -82,14 +82,16 @@ def write_biology(h5ad: Path, bundle: Path, output: Path, *, force: bool = False
     OutputError
         The folder holds something already and `force` is not given.
     BundleError
-        The bundle cannot be read.
+        The bundle is not found or cannot be read.
     """
     from scrcl_infer.bundle import read_bundle
+    from scrcl_infer.catalog import find_bundle
 
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not force)):
         msg = f"{output} exists already. Name another folder, or pass force to write into it."
         raise OutputError(msg)
-    model = read_bundle(bundle)
+    folder, _ = find_bundle(bundle)
+    model = read_bundle(folder)
     adata = read_run(h5ad)
     check_same_run(adata, model, h5ad)
     output.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from scrcl_infer import shell
 from scrcl_infer.cli import InputStateChoice
 from scrcl_infer.errors import ScrclError
 from scrcl_train.cli_after import biology_cli, evaluate_cli
+from scrcl_train.cli_words import DeviceChoice, choose_preset, describe_commands, is_no_path, parse_n_populations
 
 if TYPE_CHECKING:
     from scrcl_train.options import TrainOptions
@@ -85,7 +86,7 @@ def fit_cli(
     ] = "default",
     epochs: Annotated[int | None, typer.Option(min=1, help="Of the teacher.  [default: the preset's]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same machine: same bytes.")] = 0,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to train.")] = "auto",
+    device: Annotated[DeviceChoice, typer.Option(help="Where to train.")] = DeviceChoice.auto,
     layer: Annotated[
         str | None, typer.Option(metavar="X|raw|NAME", help="Matrix to read.  [default: the first that holds counts]")
     ] = None,
@@ -110,8 +111,8 @@ def fit_cli(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
 ) -> None:
     """Train on DATA.h5ad and write a model bundle."""
-    wanted = _parse_n_populations(n_populations)
-    preset = _choose_preset(preset, section, spatial=spatial)
+    wanted = parse_n_populations(n_populations)
+    preset = choose_preset(preset, section, spatial=spatial)
     shell.configure_logging(quiet=quiet)
     from scrcl_train.options import TrainOptions
     from scrcl_train.presets import get_preset
@@ -125,7 +126,7 @@ def fit_cli(
         layer=layer,
         input_state=input_state.value,
         seed=seed,
-        device=device,
+        device=device.value,
         name=name,
         data_licence=data_licence,
         run_dir=run_dir,
@@ -169,7 +170,7 @@ def tissue_cli(
 def demo_cli(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to make.")] = Path("scrcl-demo"),
     seed: Annotated[int, typer.Option(min=0, help="Of simulation and training.")] = 0,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to train.")] = "auto",
+    device: Annotated[DeviceChoice, typer.Option(help="Where to train.")] = DeviceChoice.auto,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
 ) -> None:
     """Simulate two batches, train on one, assign the other, and say how well it went (about two minutes)."""
@@ -177,7 +178,7 @@ def demo_cli(
     from scrcl_train.demo import format_result, run_demo
     from scrcl_train.progress import stderr_progress
 
-    typer.echo(format_result(run_demo(output, seed=seed, device=device, progress=stderr_progress(quiet=quiet))))
+    typer.echo(format_result(run_demo(output, seed=seed, device=device.value, progress=stderr_progress(quiet=quiet))))
 
 
 FOLLOWING = [
@@ -192,8 +193,11 @@ def main() -> None:
     # Waiting OpenMP threads must not spin: where cores are shared, spinning made training ten times slower (measured).
     # It has to be said before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    commands = {command.name for command in app.registered_commands}
-    if len(sys.argv) > 1 and sys.argv[1] not in commands | {"--help", "-h", "--version"}:
+    commands = [command.name for command in app.registered_commands if command.name]
+    if len(sys.argv) > 1 and sys.argv[1] not in {*commands, "--help", "-h", "--version"}:
+        if is_no_path(sys.argv[1]):
+            sys.stderr.write(f"{PROG}: error: {describe_commands(sys.argv[1], commands, prog=PROG)}\n")
+            sys.exit(2)
         sys.argv.insert(1, FIT)
     try:
         code = shell.run(app, prog=PROG)
@@ -203,31 +207,6 @@ def main() -> None:
         sys.stderr.write(text)
         code = ScrclError.exit_code
     sys.exit(code)
-
-
-def _parse_n_populations(text: str) -> int | None:
-    if text == "auto":
-        return None
-    if not text.isdigit() or int(text) < 1:
-        msg = f"must be a number from 1, or 'auto'; found {text!r}"
-        raise typer.BadParameter(msg, param_hint="--n-populations")
-    return int(text)
-
-
-def _choose_preset(preset: str, section: str | None, *, spatial: bool) -> str:
-    """Turn --spatial into a preset for tissue sections, and refuse what does not go together."""
-    from scrcl_train.presets import get_preset
-
-    if spatial:
-        preset = {"default": "spatial", "paper": "paper:spatial"}.get(preset, preset)
-    fits = get_preset(preset).spatial
-    if spatial and not fits:
-        msg = f"{preset!r} is not for tissue sections; leave it out, or take 'paper' or 'paper:spatial'"
-        raise typer.BadParameter(msg, param_hint="--preset")
-    if section is not None and not fits:
-        msg = "tells tissue sections apart, which needs --spatial as well"
-        raise typer.BadParameter(msg, param_hint="--section")
-    return preset
 
 
 def _summary(result: TrainResult, write_h5ad: Path | None) -> str:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from scrcl_infer import shell
-
-if TYPE_CHECKING:
-    from scrcl_infer.source import Source
 
 
 def evaluate_cli(
@@ -28,55 +24,14 @@ def evaluate_cli(
     F1 over the types that both sides have, calibration error, and how well the confidence tells cells of other types
     ('unknown' detection, AUROC).
     """
-    typer.echo(json.dumps(evaluate(data, labels, prefix=prefix), indent=2))
+    from scrcl_train.evaluate_file import evaluate_file
 
-
-def evaluate(data: Path, label_key: str, *, prefix: str = "scrcl_") -> dict[str, Any]:
-    """Score the populations and types of an annotated `.h5ad`.
-
-    Parameters
-    ----------
-    data
-        Written by `scrcl-train --write-h5ad` or `scrcl-assign -o`.
-    label_key
-        Column of `obs` that holds the truth; cells without label are left out.
-    prefix
-        Put before 'population', 'cell_type' and 'confidence'.
-
-    Raises
-    ------
-    InputError
-        The file lacks the labels or the answers.
-    """
-    from scrcl_infer.h5ad import H5ad
-    from scrcl_train.data import read_labels
-    from scrcl_train.evaluate import score_clustering
-
-    truth = read_labels(data, label_key)
-    with H5ad(data) as source:
-        found = source.obs_column(f"{prefix}population")
-        scores: dict[str, Any] = {"populations": dataclasses.asdict(score_clustering(truth, found))}
-        if f"{prefix}confidence" in source.obs_keys():
-            scores["types"] = _score_types(source, truth, prefix)
-    return scores
-
-
-def _score_types(source: Source, truth: Any, prefix: str) -> dict[str, Any]:  # noqa: ANN401 - an array of str
-    from scrcl_infer.contract import UNKNOWN
-    from scrcl_train.evaluate import score_assignment
-
-    answers, confidence = source.obs_column(f"{prefix}cell_type"), source.obs_column(f"{prefix}confidence")
-    known = sorted({str(name) for name in answers} - {UNKNOWN})
-    if not set(known) & set(truth):
-        return {"reason": f"no label is among the types answered: {', '.join(known[:5])}, ..."}
-    return dataclasses.asdict(
-        score_assignment(truth, answers, confidence, known_types=known, rejection_score=confidence)
-    )
+    typer.echo(json.dumps(evaluate_file(data, labels, prefix=prefix), indent=2))
 
 
 def biology_cli(
     data: Annotated[Path, typer.Argument(metavar="FOUND.h5ad", help="From `scrcl-train ... --write-h5ad`.")],
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Of the same run.")],
+    bundle: Annotated[str, typer.Argument(metavar="DIR|NAME", help="Model of the same run.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for figures and tables.")],
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds files.")] = False,
 ) -> None:

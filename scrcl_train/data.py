@@ -192,6 +192,9 @@ def file_sha256(path: Path) -> str:
 def _find_cells(counts: sp.csr_matrix, where: str) -> NDArray[np.int64]:
     """Return the rows with counts, (n,); refuse too few of them, or of genes."""
     rows = np.flatnonzero(np.asarray(counts.sum(axis=1)).ravel())
+    if rows.size == 0:
+        msg = f"{where} holds no counts: all {counts.shape[0]} cells are empty. Name another matrix with --layer."
+        raise InputError(msg)
     n_expressed = np.unique(counts.indices).size
     if rows.size < MIN_CELLS or n_expressed < MIN_GENES:
         msg = (

@@ -139,10 +139,10 @@ def compare_association(
     genes: Sequence[str],
     populations: Sequence[str],
     markers: pd.DataFrame,
-    *,
-    tops: Sequence[int] = TOPS,
 ) -> pd.DataFrame:
-    """Count how many of a population's k most associated genes are among its k best Wilcoxon markers.
+    """Count how many of a population's k most associated genes are among its k best Wilcoxon markers, k in `TOPS`.
+
+    A k above half the genes is left out.
 
     Both lists are drawn from the bundle's genes that were tested (G of them), so by chance k²/G are shared; the p-value
     is that of the hypergeometric distribution, P(at least as many), adjusted over populations for each k
@@ -152,8 +152,6 @@ def compare_association(
     ----------
     association, genes, populations, markers
         As in `list_associated_genes`.
-    tops
-        The values of k; those above half the genes are left out.
 
     Returns
     -------
@@ -171,7 +169,7 @@ def compare_association(
         tested = np.array([gene in own.index for gene in genes])
         # A gene that is not tested (not in the file) cannot be shared, so it may not fill a place in the list either.
         driven = [genes[i] for i in _best_first(values) if tested[i]]
-        for k in (k for k in tops if k <= len(own) / 2):
+        for k in (k for k in TOPS if k <= len(own) / 2):
             n_shared = len(set(driven[:k]) & set(own.index[:k]))
             expected = k * k / len(own)
             chance = float(hypergeom.sf(n_shared - 1, len(own), k, k))

@@ -23,7 +23,7 @@ import numpy as np
 from scrcl_infer.bundle import write_bundle
 from scrcl_infer.contract import GeneTable, Provenance
 from scrcl_train.augment import AugmentConfig
-from scrcl_train.calibration import calibrate
+from scrcl_train.calibration import calibrate, choose_folds
 from scrcl_train.data import TrainingData, add_gene_ids, read_labels, read_training_data
 from scrcl_train.device import choose_device
 from scrcl_train.distil import DistilConfig, distil
@@ -35,7 +35,7 @@ from scrcl_train.naming import name_populations
 from scrcl_train.options import TrainOptions
 from scrcl_train.place import compute_map
 from scrcl_train.populations import Populations, fit_centroids
-from scrcl_train.preflight import check_run
+from scrcl_train.preflight import check_number, check_run
 from scrcl_train.progress import TrainProgress
 from scrcl_train.student import predict
 from scrcl_train.trainer import Teacher, fit
@@ -94,7 +94,7 @@ def train(path: Path, folder: Path, options: TrainOptions, *, progress: TrainPro
     OutputError
         The bundle or the `.h5ad` copy exists and `force` is not set; said before any work is done.
     TrainingError
-        Training diverged, or the run folder holds another run.
+        Training diverged, the run folder holds another run, or more populations were asked for than there are cells.
     ExportError
         The exported encoder does not answer as the trained one.
     """
@@ -109,6 +109,7 @@ def train(path: Path, folder: Path, options: TrainOptions, *, progress: TrainPro
             spatial=options.config.spatial,
             section_key=options.section_key,
         )
+        check_number(options.n_populations, data.n_cells)
         if options.gene_ids is not None:
             data = add_gene_ids(data, options.gene_ids)
         labels = None if options.label_key is None else read_labels(path, options.label_key)[data.rows]
@@ -174,7 +175,8 @@ def _teach_student(
     targets = make_targets(populations, found.embedding, found.map, labels)
     # Values that were logarithms once, or means of neighbours, are no counts: their depth cannot be drawn anew.
     recipe = DistilConfig(augment=AugmentConfig(thin=data.matrix.state == "counts" and spatial is None))
-    with progress.epochs("Calibration") as report:
+    folds = choose_folds(targets.populations if targets.types is None else targets.types, seed=options.seed)
+    with progress.epochs("Calibration", n_rounds=len(folds)) as report:
         calibration = calibrate(
             counts,
             library_size,

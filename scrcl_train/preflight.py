@@ -8,6 +8,7 @@ from pathlib import Path
 from scrcl_infer.atomic import check_path
 from scrcl_infer.bundle import check_folder
 from scrcl_infer.errors import InputError, TrainingError
+from scrcl_infer.h5ad import H5ad
 from scrcl_train.checkpoint import RUN_FILES
 from scrcl_train.device import choose_device
 from scrcl_train.options import TrainOptions
@@ -32,16 +33,21 @@ def check_run(path: Path, folder: Path, options: TrainOptions) -> Path:
     Raises
     ------
     InputError
-        An input file is not there.
+        An input file is not there, the training data is no `.h5ad`, or the table or the notes are no text.
     OutputError
         The bundle or the `.h5ad` copy must not be written there.
     TrainingError
-        The run folder holds another run, or the device is not there.
+        The run folder holds another run, the device is not there, or there are fewer cells than populations asked for.
     """
     for needed in (path, options.gene_ids, options.card_notes):
         if needed is not None and not needed.is_file():
             msg = f"There is no file {needed.absolute()}. Check the path."
             raise InputError(msg)
+    for text in (options.gene_ids, options.card_notes):
+        if text is not None:
+            _check_text(text)
+    with H5ad(path) as source:
+        check_number(options.n_populations, source.n_cells)
     check_folder(folder, force=options.force)
     if options.write_h5ad is not None:
         check_path(options.write_h5ad, force=options.force, inputs=(path,))
@@ -57,3 +63,26 @@ def check_run(path: Path, folder: Path, options: TrainOptions) -> Path:
         for name in RUN_FILES:
             (run_dir / name).unlink(missing_ok=True)
     return run_dir
+
+
+def check_number(n_populations: int | None, n_cells: int) -> None:
+    """Refuse more populations than there are cells.
+
+    Called with the rows of the file before they are read, and with the cells that hold counts once that is known.
+
+    Raises
+    ------
+    TrainingError
+        More were asked for.
+    """
+    if n_populations is not None and n_populations > n_cells:
+        msg = f"{n_populations} populations were asked for; with {n_cells} cells there must be 1 to {n_cells}."
+        raise TrainingError(msg)
+
+
+def _check_text(path: Path) -> None:
+    try:
+        path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        msg = f"{path} is no UTF-8 text ({error.reason} at byte {error.start}). Unpack it, or save it as UTF-8."
+        raise InputError(msg) from error

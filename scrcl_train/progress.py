@@ -44,18 +44,27 @@ class TrainProgress:
         self.say(f"{title}: {time.perf_counter() - start:.1f} s")
 
     @contextmanager
-    def epochs(self, title: str) -> Iterator[Report]:
-        """Cover a stage of many epochs and give the function to call after each of them."""
+    def epochs(self, title: str, *, n_rounds: int = 1) -> Iterator[Report]:
+        """Cover a stage of many epochs and give the function to call after each of them.
+
+        Parameters
+        ----------
+        title
+            Of the stage; with several rounds '1 of 3' and so on is put after it.
+        n_rounds
+            How many times the epochs are counted from 1.
+        """
+        titles = _Titles(title, n_rounds)
         if self.console is None:
             yield lambda _epoch, _figures, _n_epochs: None
         elif self.console.is_terminal:
             with self._bar() as bar:
                 task = bar.add_task(title, total=None, figures="")
                 yield lambda epoch, figures, n_epochs: bar.update(
-                    task, completed=epoch, total=n_epochs, figures=_format(figures)
+                    task, description=titles(epoch), completed=epoch, total=n_epochs, figures=_format(figures)
                 )
         else:
-            yield self._lines(title)
+            yield self._lines(titles)
 
     def _bar(self) -> Progress:
         columns = (
@@ -68,16 +77,34 @@ class TrainProgress:
         )
         return Progress(*columns, console=self.console)
 
-    def _lines(self, title: str) -> Report:
+    def _lines(self, titles: _Titles) -> Report:
         start = time.perf_counter()
 
         def report(epoch: int, figures: Mapping[str, float], n_epochs: int) -> None:
+            nonlocal start
+            title = titles(epoch)
             every = max(1, n_epochs // LINES_PER_STAGE)
             if epoch % every == 0 or epoch == n_epochs:
                 rate = epoch / max(time.perf_counter() - start, 1e-9)
                 self.say(f"{title}: epoch {epoch}/{n_epochs}, {rate:.2f} epochs/s, {_format(figures)}")
+            if epoch == n_epochs:
+                start = time.perf_counter()  # of the next round, if there is one
 
         return report
+
+
+class _Titles:
+    """Title of a stage at an epoch: a new round begins where the epochs are counted anew."""
+
+    def __init__(self, title: str, n_rounds: int) -> None:
+        self._title, self._n_rounds = title, n_rounds
+        self._round, self._last = 1, 0
+
+    def __call__(self, epoch: int) -> str:
+        if epoch <= self._last:
+            self._round += 1
+        self._last = epoch
+        return f"{self._title} {self._round} of {self._n_rounds}" if self._n_rounds > 1 else self._title
 
 
 def stderr_progress(*, quiet: bool = False) -> TrainProgress:

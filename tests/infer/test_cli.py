@@ -22,6 +22,7 @@ import scipy.sparse as sp
 
 from scrcl_infer.bundle import bundle_sha256, write_bundle
 from scrcl_infer.cli import app, main
+from scrcl_infer.encoder import available_threads
 from tests.make_bundle import tiny_bundle
 
 N = 30
@@ -100,6 +101,13 @@ def test_the_report_holds_input_model_output_and_options(run: Run, query: Path, 
     assert (data["options"]["reject"], data["options"]["threads"]) == (False, 1)
     assert sum(data["cells_per_type"].values()) == data["n_cells"] == N
     assert data["timings_s"]["total"] > 0
+
+
+def test_the_report_says_how_many_threads_were_used_where_none_were_named(run: Run, query: Path) -> None:
+    report = query.parent / "report.json"
+    code, _, _ = run(query, "-m", "tiny", "-o", query.parent / "o.tsv", "--report", report)
+    assert code == 0
+    assert json.loads(report.read_text())["options"]["threads"] == available_threads()
 
 
 def test_quiet_says_nothing(run: Run, query: Path) -> None:

@@ -44,7 +44,6 @@ def make_adata() -> anndata.AnnData:
         obs=obs[[]],
         var=pd.DataFrame({"symbol": list("abcdefghijklm")}, index=[f"R{i}" for i in range(G + 2)]),
     )
-    adata.uns["licence"] = "CC0"
     return adata
 
 
@@ -98,8 +97,6 @@ def test_matrix_says_what_it_is(written: Path, where: str) -> None:
         assert handle.encoding == ("csc" if where == "layers/counts" else "csr")
         assert handle.dtype == np.float32
         np.testing.assert_array_equal(handle.read_rows(3, 9).toarray()[:, :G], COUNTS[3:9])
-        assert source.uns_string("licence") == "CC0"
-        assert source.uns_string("nothing") is None
 
 
 def test_index_under_another_name(tmp_path: Path) -> None:

@@ -40,6 +40,15 @@ def test_counts_in_x(build: Any) -> None:
     assert "whole numbers" in report.reason
 
 
+def test_a_matrix_without_values_is_taken_last() -> None:
+    nothing = np.zeros_like(COUNTS)
+    assert choose(nothing, counts=COUNTS).where == "layers/counts"
+    assert choose(nothing, logged=LOGGED).where == "layers/logged"
+    report = choose(nothing, also=nothing)
+    assert (report.where, report.state) == ("X", "counts")
+    assert "no value above 0" in report.reason
+
+
 def test_counts_elsewhere() -> None:
     assert choose(LOGGED, counts=COUNTS).where == "layers/counts"
     assert choose(LOGGED, other=COUNTS).where == "layers/other"

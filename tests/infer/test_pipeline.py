@@ -89,6 +89,19 @@ def test_a_cell_without_counts_in_the_models_genes_is_unknown(model: Model, path
     assert answers.summary.n_empty == answers.summary.n_unknown == 1
 
 
+def test_a_file_of_empty_cells_is_answered_with_a_warning_that_says_so(model: Model, tmp_path: Path) -> None:
+    adata = query()
+    adata.X = adata.X * 0
+    adata.write_h5ad(tmp_path / "q.h5ad")
+    answers = model.assign(tmp_path / "q.h5ad")
+    assert set(answers.cell_type) == {"unknown"}
+    assert not answers.embedding.any()
+    assert answers.summary.n_empty == N
+    (warning,) = answers.summary.warnings
+    assert warning.startswith("No cell has counts in the model's genes")
+    assert "no value above 0" in answers.summary.matrix.reason
+
+
 @pytest.mark.parametrize("kind", ["csc", "dense", "layer", "raw", "float64"])
 def test_the_answer_does_not_depend_on_how_counts_are_stored(
     model: Model, path: Path, tmp_path: Path, kind: str

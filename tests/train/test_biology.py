@@ -13,7 +13,7 @@ import pytest
 
 from scrcl_infer.bundle import write_bundle
 from scrcl_infer.contract import Bundle
-from scrcl_infer.errors import InputError, OutputError
+from scrcl_infer.errors import BundleNotFoundError, InputError, OutputError
 from scrcl_train.biology import POPULATION, Biology, compute_paga, read_run, write_biology
 from tests.make_bundle import tiny_bundle
 
@@ -155,6 +155,15 @@ def test_a_bundle_of_another_run_is_refused(run: tuple[Path, Path], tmp_path: Pa
     other = write_bundle(tiny_bundle(), tmp_path / "other")
     with pytest.raises(InputError, match=r"not of the same run.*\['P6'\].*genes in both: 0 of 40"):
         write_biology(run[0], other, tmp_path / "out")
+
+
+def test_a_bundle_goes_by_its_name_too(run: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCRCL_MODELS", str(tmp_path))
+    write_bundle(tiny_bundle(), tmp_path / "by-name")
+    with pytest.raises(InputError, match="bundle 'tiny' are not of the same run"):
+        write_biology(run[0], "by-name", tmp_path / "out")
+    with pytest.raises(BundleNotFoundError, match="did you mean 'by-name'"):
+        write_biology(run[0], "by-nam", tmp_path / "out")
 
 
 def test_a_folder_with_something_in_it_is_left_alone(run: tuple[Path, Path], tmp_path: Path) -> None:

@@ -45,6 +45,27 @@ def test_damaged_file_is_refused(tmp_path: Path, keep: int) -> None:
         read_checkpoint(tmp_path / "c.pt")
 
 
+def test_a_write_that_fails_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_checkpoint(tmp_path / "c.pt", {"epoch": 1})
+
+    def full(_: object, path: Path) -> None:
+        path.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        write_checkpoint(tmp_path / "c.pt", {"epoch": 2})
+    assert read_checkpoint(tmp_path / "c.pt")["epoch"] == 1
+
+
+def test_a_file_of_plain_data_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "c.pt")
+    with pytest.raises(TrainingError, match="checkpoint of version None"):
+        read_checkpoint(tmp_path / "c.pt")
+    with pytest.raises(TrainingError, match="FileNotFoundError"):
+        read_checkpoint(tmp_path / "missing.pt")
+
+
 def test_other_version_is_refused(tmp_path: Path) -> None:
     torch.save({"version": 99}, tmp_path / "c.pt")
     with pytest.raises(TrainingError, match="version 99, this is version 1"):

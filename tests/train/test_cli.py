@@ -10,6 +10,8 @@ from anndata import AnnData
 
 from scrcl_infer.contract import FILES
 from scrcl_train import cli
+from scrcl_train.cli_words import DeviceChoice, is_no_path
+from scrcl_train.device import DEVICES
 
 ENVIRONMENT = {**os.environ, "COLUMNS": "120", "OMP_NUM_THREADS": "1"}
 
@@ -41,7 +43,10 @@ def test_version_is_one_line() -> None:
     [
         (("missing.h5ad", "-o", "out"), 3, "no file"),
         (("missing.h5ad", "-o", "out", "-k", "many"), 2, "'auto'"),
-        (("missing.h5ad", "-o", "out", "--preset", "nothing"), 7, "default"),
+        (("missing.h5ad", "-o", "out", "--preset", "nothing"), 2, "default, spatial, paper, paper:spatial"),
+        (("missing.h5ad", "-o", "out", "--device", "tpu"), 2, "'cuda'"),
+        (("evalute", "missing.h5ad"), 2, "Did you mean 'scrcl-train evaluate'?"),
+        (("missing", "-o", "out"), 2, "Commands: fit, tissue, demo, evaluate, biology"),
     ],
 )
 def test_mistakes_get_one_message_and_their_own_exit_code(
@@ -52,6 +57,18 @@ def test_mistakes_get_one_message_and_their_own_exit_code(
     assert text in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_devices_are_those_of_training() -> None:
+    assert tuple(choice.value for choice in DeviceChoice) == DEVICES
+
+
+@pytest.mark.parametrize("word", ["evaluate.h5ad", "-o", "cells"])
+def test_what_may_be_data_is_taken_for_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cells").touch()
+    assert not is_no_path(word)
+    assert is_no_path("evaluate")
 
 
 def test_without_the_training_packages_the_command_says_what_to_install(tmp_path: Path) -> None:

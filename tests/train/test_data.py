@@ -89,6 +89,40 @@ def test_too_few_cells_are_refused(tmp_path: Path, simulated: AnnData) -> None:
         read_training_data(path)
 
 
+def test_a_file_of_empty_cells_is_refused_in_those_words(tmp_path: Path, simulated: AnnData) -> None:
+    adata = simulated.copy()
+    adata.X = adata.X * 0
+    adata.write_h5ad(tmp_path / "empty.h5ad")
+    with pytest.raises(InputError, match=r"empty\.h5ad: X holds no counts: all 400 cells are empty.*--layer"):
+        read_training_data(tmp_path / "empty.h5ad")
+
+
+def test_places_stay_with_their_spots_where_empty_ones_are_left_out(h5ad: Path) -> None:
+    import anndata as ad
+
+    adata = ad.read_h5ad(h5ad)
+    adata.obsm["spatial"] = np.column_stack([np.arange(400.0), np.zeros(400)])
+    adata.obs["slice"] = np.where(np.arange(400) < 100, "b", "a")
+    adata.write_h5ad(h5ad)
+    spots = read_training_data(h5ad, spatial=True, section_key="slice").spots
+    assert spots is not None
+    used = np.setdiff1d(np.arange(400), [3, 7])
+    np.testing.assert_array_equal(spots.places[:, 0], used)
+    np.testing.assert_array_equal(spots.section, used < 100)
+    with pytest.raises(InputError, match="batch"):
+        read_training_data(h5ad, spatial=True, section_key="nothing")
+
+
+def test_a_gene_named_nan_has_no_symbol(h5ad: Path) -> None:
+    """pandas writes holes of a column as such."""
+    import anndata as ad
+
+    adata = ad.read_h5ad(h5ad)
+    adata.var["gene_ids"] = ["nan", "None", *adata.var["gene_ids"][2:]]
+    adata.write_h5ad(h5ad)
+    assert read_training_data(h5ad).ensembl_ids[:3] == ("", "", "ENSG00000000002")
+
+
 def test_a_missing_batch_column_is_refused_with_those_there_are(h5ad: Path) -> None:
     with pytest.raises(InputError, match="cell_type"):
         read_training_data(h5ad, batch_key="donor")

@@ -18,10 +18,13 @@ from scrcl_infer.contract import TENSORS, Parity
 from scrcl_infer.errors import ExportError
 from scrcl_infer.verify import verify_bundle
 from scrcl_train import export
+from scrcl_train.distil import distil
 from scrcl_train.export import GOLDEN_CELLS, GOLDEN_GAP, OPSET, build_bundle, export_onnx, make_golden
+from scrcl_train.naming import name_populations
 from scrcl_train.parity import NearTieError, check_parity
+from scrcl_train.populations import fit_centroids
 from scrcl_train.student import Student, predict
-from tests.student_case import N_GENES, make_parts, make_small_bundle, make_world, teach
+from tests.student_case import N_GENES, QUICK, make_parts, make_small_bundle, make_targets, make_world, teach
 
 ROOT = Path(__file__).parents[2]
 
@@ -148,6 +151,43 @@ def test_a_near_tie_is_parted_and_every_cell_checked_again(monkeypatch: pytest.M
     assert moved == {"population_head.bias", "type_head.bias"}
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
     assert float((checked[1].state_dict()["type_head.bias"] - before["type_head.bias"]).abs().max()) < 6e-3
+
+
+def test_a_tie_that_stays_is_refused_after_a_few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, student = teach(labelled=False)
+    tries = []
+
+    def refuse(*_: object) -> Parity:
+        tries.append(1)
+        msg = "two answers lie 1e-7 apart"
+        raise NearTieError(msg)
+
+    monkeypatch.setattr(export, "check_parity", refuse)
+    monkeypatch.setattr(export, "export_onnx", lambda *_: b"")
+    with pytest.raises(ExportError, match="1e-7 apart"):
+        build_bundle(student, make_parts(labelled=False), world.counts, world.library_size)
+    assert len(tries) == export.N_NUDGES + 1
+
+
+def test_one_population_alone_makes_a_bundle_that_verifies(tmp_path: Path) -> None:
+    """Its probability is 1 for every cell: no lead over a second best may be asked for."""
+    world, _ = teach(labelled=False)
+    alone = np.zeros_like(world.truth)
+    targets = replace(make_targets(world, labelled=False), populations=alone, n_populations=1)
+    student = distil(world.counts, world.library_size, targets, config=QUICK)
+    populations, types = name_populations(alone, None)
+    answer = predict(student, world.counts, world.library_size)
+    parts = make_parts(labelled=False)
+    parts = replace(
+        parts,
+        populations=populations,
+        cell_types=types,
+        centroids=fit_centroids(answer.embedding, alone, 1),
+        gene_graph=replace(parts.gene_graph, association=parts.gene_graph.association[:1]),
+    )
+    bundle = build_bundle(student, parts, world.counts, world.library_size)
+    assert len(bundle.golden.counts) == GOLDEN_CELLS
+    verify_bundle(write_bundle(bundle, tmp_path / "alone"))
 
 
 def test_a_wrong_answer_is_not_nudged_away(monkeypatch: pytest.MonkeyPatch) -> None:

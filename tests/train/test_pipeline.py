@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import anndata as ad
 import numpy as np
@@ -16,7 +17,8 @@ import scrcl_infer
 from scrcl_infer.bundle import read_bundle
 from scrcl_infer.errors import InputError, OutputError, TrainingError
 from scrcl_infer.verify import verify_bundle
-from scrcl_train.data import read_labels
+from scrcl_train import pipeline
+from scrcl_train.data import read_labels, read_training_data
 from scrcl_train.options import TrainOptions
 from scrcl_train.pipeline import TrainResult, train
 from scrcl_train.preflight import check_run
@@ -127,6 +129,19 @@ def test_force_clears_the_files_of_an_earlier_run_and_no_others(cells: Path, tmp
 def test_resuming_nothing_is_said(cells: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     check_run(cells, tmp_path / "new", replace(OPTIONS, resume=True))
     assert "nothing to resume" in caplog.text
+
+
+@pytest.mark.parametrize(("asked", "there", "n_reads"), [(401, 400, 0), (400, 399, 1)])
+def test_more_populations_than_cells_are_refused_before_the_teacher(
+    cells: Path, tmp_path: Path, *, monkeypatch: pytest.MonkeyPatch, asked: int, there: int, n_reads: int
+) -> None:
+    """The file has 400 rows, of which 399 hold counts: 401 are refused unread, 400 as soon as it is read."""
+    reads = Mock(wraps=read_training_data)
+    monkeypatch.setattr(pipeline, "read_training_data", reads)
+    with pytest.raises(TrainingError, match=rf"{asked} populations were asked for; with {there} cells"):
+        train(cells, tmp_path / "new", replace(OPTIONS, n_populations=asked))
+    assert reads.call_count == n_reads
+    assert not (tmp_path / "new.run").exists()
 
 
 def test_outputs_are_refused_before_any_work(cells: Path, result: TrainResult, tmp_path: Path) -> None:

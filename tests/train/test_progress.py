@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from scrcl_train.progress import LINES_PER_STAGE, TrainProgress, stderr_progress
@@ -30,6 +31,22 @@ def test_a_terminal_gets_a_bar_that_ends_complete() -> None:
         pass
     assert "3/3" in stream.getvalue()
     assert "Writing: " in stream.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_rounds_of_a_stage_are_told_apart(*, terminal: bool) -> None:
+    stream = io.StringIO()
+    progress = TrainProgress(Console(file=stream, width=200, force_terminal=terminal))
+    with progress.epochs("Calibration", n_rounds=3) as report:
+        for _ in range(3):
+            for epoch in (1, 2):
+                report(epoch, {"loss": 0.5}, 2)
+    text = stream.getvalue()
+    if terminal:
+        assert "Calibration 3 of 3" in text
+    else:
+        titles = [line.partition(":")[0] for line in text.splitlines()]
+        assert titles == [f"Calibration {n} of 3" for n in (1, 1, 2, 2, 3, 3)]
 
 
 def test_markup_in_a_message_is_printed_as_it_is() -> None:

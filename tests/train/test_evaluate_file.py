@@ -10,7 +10,8 @@ from anndata import AnnData
 from sklearn.metrics import adjusted_rand_score, f1_score
 
 from scrcl_infer.errors import InputError
-from scrcl_train import cli_after
+from scrcl_train.cli_after import evaluate_cli
+from scrcl_train.evaluate_file import evaluate_file
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def annotated(tmp_path: Path, simulated: AnnData) -> Path:
 def test_scores_are_those_of_scikit_learn(annotated: Path, simulated: AnnData) -> None:
     import anndata as ad
 
-    scores = cli_after.evaluate(annotated, "cell_type")
+    scores = evaluate_file(annotated, "cell_type")
     obs = ad.read_h5ad(annotated).obs.astype(str)
     assert scores["populations"]["ari"] == pytest.approx(adjusted_rand_score(obs["cell_type"], obs["scrcl_population"]))
     assert scores["types"]["accuracy"] == pytest.approx((obs["cell_type"] == obs["scrcl_cell_type"]).mean())
@@ -43,7 +44,7 @@ def test_scores_are_those_of_scikit_learn(annotated: Path, simulated: AnnData) -
 
 
 def test_the_command_prints_json_alone(annotated: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cli_after.evaluate_cli(annotated, "cell_type", prefix="scrcl_")
+    evaluate_cli(annotated, "cell_type", prefix="scrcl_")
     assert set(json.loads(capsys.readouterr().out)) == {"populations", "types"}
 
 
@@ -51,4 +52,4 @@ def test_a_file_without_answers_is_refused(tmp_path: Path, simulated: AnnData) -
     path = tmp_path / "plain.h5ad"
     simulated.write_h5ad(path)
     with pytest.raises(InputError, match="scrcl_population"):
-        cli_after.evaluate(path, "cell_type")
+        evaluate_file(path, "cell_type")

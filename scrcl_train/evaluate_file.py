@@ -1,0 +1,61 @@
+"""Score an annotated `.h5ad` against labels of its own: what `scrcl-train evaluate` prints."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scrcl_infer.contract import UNKNOWN
+from scrcl_infer.h5ad import H5ad
+from scrcl_infer.target import DEFAULT_PREFIX
+from scrcl_train.data import read_labels
+from scrcl_train.evaluate import score_assignment, score_clustering
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from scrcl_infer.source import Source
+
+
+def evaluate_file(data: Path, label_key: str, *, prefix: str = DEFAULT_PREFIX) -> dict[str, Any]:
+    """Score the populations and types of an annotated `.h5ad`.
+
+    Parameters
+    ----------
+    data
+        Written by `scrcl-train --write-h5ad` or `scrcl-assign -o`.
+    label_key
+        Column of `obs` that holds the truth; cells without label are left out.
+    prefix
+        Put before 'population', 'cell_type' and 'confidence'.
+
+    Returns
+    -------
+    dict
+        'populations' holds the fields of `ClusteringScores`; 'types', where the file has confidences, those of
+        `AssignmentScores`, or a 'reason' why there are none.
+
+    Raises
+    ------
+    InputError
+        The file lacks the labels or the answers.
+    """
+    truth = read_labels(data, label_key)
+    with H5ad(data) as source:
+        found = source.obs_column(f"{prefix}population")
+        scores: dict[str, Any] = {"populations": dataclasses.asdict(score_clustering(truth, found))}
+        if f"{prefix}confidence" in source.obs_keys():
+            scores["types"] = _score_types(source, truth, prefix)
+    return scores
+
+
+def _score_types(source: Source, truth: NDArray[np.object_], prefix: str) -> dict[str, Any]:
+    answers, confidence = source.obs_column(f"{prefix}cell_type"), source.obs_column(f"{prefix}confidence")
+    known = sorted({str(name) for name in answers} - {UNKNOWN})
+    if not set(known) & set(truth):
+        return {"reason": f"no label is among the types answered: {', '.join(known[:5])}, ..."}
+    return dataclasses.asdict(
+        score_assignment(truth, answers, confidence, known_types=known, rejection_score=confidence)
+    )
