@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +27,8 @@ Examples:
   scrcl-assign new.h5ad > types.tsv
   # a copy with obs, obsm and uns added, and a report for the pipeline
   scrcl-assign new.h5ad -m MODEL -o typed.h5ad --report report.json
+  # a page to look at, and the genes that drove each type
+  scrcl-assign new.h5ad -o types.tsv --report report.html --explain genes.csv
   # name the counts and the genes where guessing is not wanted
   scrcl-assign new.h5ad --layer counts --gene-column gene_ids -o types.parquet
 
@@ -44,6 +47,16 @@ class InputStateChoice(StrEnum):
     auto = "auto"
     counts = "counts"
     log1p10k = "log1p10k"
+
+
+@dataclass(frozen=True)
+class Extras:
+    """Files to write beside the answers."""
+
+    reports: tuple[Path, ...] = ()
+    """`.html` or `.htm` are pages to look at, all others JSON."""
+    explain: Path | None = None
+    """Table of the genes that drove each type."""
 
 
 # Each option as a type, so that the command below reads as a list of what it takes.
@@ -82,7 +95,14 @@ Section = Annotated[
 ]
 Reject = Annotated[bool, typer.Option("--reject/--no-reject", help="Call uncertain cells 'unknown'.")]
 ObsPrefix = Annotated[str, typer.Option(metavar="TEXT", help="Put before the column names.")]
-Report = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a JSON report here.")]
+Vote = Annotated[bool, typer.Option("--vote", help="Smooth types over the file's own cells, see the documentation.")]
+Explain = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write the genes that drove each type here: *.csv, *.tsv.")
+]
+Report = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FILE", help="Write a report here: *.html to look at, else JSON. May be given twice."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace existing outputs, and foreign columns.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPUs to use.  [default: those allowed]")]
 BlockSize = Annotated[int, typer.Option(min=1, help="Cells held in memory; does not change answers.")]
@@ -104,7 +124,9 @@ def assign_cli(
     min_overlap: MinOverlap = None,
     section: Section = None,
     reject: Reject = True,
+    vote: Vote = False,
     obs_prefix: ObsPrefix = "scrcl_",
+    explain: Explain = None,
     report: Report = None,
     force: Force = False,
     threads: Threads = None,
@@ -125,6 +147,8 @@ def assign_cli(
         min_overlap=min_overlap,
         section=section,
         reject=reject,
+        vote=vote,
+        explain=explain is not None,
         threads=threads,
         block_size=block_size,
     )
@@ -132,12 +156,13 @@ def assign_cli(
     shell.configure_logging(quiet=quiet)
     # Whatever can be refused is refused before the model and the data are read.
     check_target(target, data)
-    _check_report(report, data, target)
+    extras = Extras(tuple(report or ()), explain)
+    _check_extras(extras, data, target)
     loaded = _load(model, threads, quiet=quiet)
     if dry_run:
         _check(loaded, data, options)
     else:
-        assign(loaded, data, target, options=options, report=report, quiet=quiet)
+        assign(loaded, data, target, options=options, extras=extras, quiet=quiet)
 
 
 def assign(
@@ -146,20 +171,20 @@ def assign(
     target: Target,
     *,
     options: AssignOptions,
-    report: Path | None = None,
+    extras: Extras | None = None,
     quiet: bool = False,
 ) -> Summary:
-    """Assign a file's cells with a progress line, tell the summary to stderr, and write the report.
+    """Assign a file's cells with a progress line, tell the summary to stderr, and write what else was asked for.
 
-    Parameters and errors are those of `Model.assign_file`; `report` is the path of the JSON report.
+    Parameters and errors are those of `Model.assign_file`; `extras` are the further files to write.
     """
-    from scrcl_infer.report import add_run, format_summary, write_report
+    from scrcl_infer.report import format_summary
     from scrcl_infer.target import STDOUT
 
     with ProgressLine(sys.stderr, quiet=quiet) as progress:
         summary = model.assign_file(data, target, options=options, progress=progress)
-    if report is not None:
-        write_report(add_run(summary, data, target, options), report, force=target.force)
+    if extras is not None:
+        _write_extras(extras, summary, data, target, options=options, model=model)
     if quiet:
         lines = [f"{PROG}: warning: {warning}" for warning in summary.warnings]
     else:
@@ -176,16 +201,38 @@ def main() -> None:
     sys.exit(shell.run(app, prog=PROG))
 
 
-def _check_report(report: Path | None, data: Path, target: Target) -> None:
+def _check_extras(extras: Extras, data: Path, target: Target) -> None:
     from scrcl_infer.atomic import check_path
     from scrcl_infer.errors import OutputError
+    from scrcl_infer.explain import check_explanation
 
-    if report is None:
-        return
-    check_path(report, force=target.force, inputs=(data,))
-    if report.resolve() == target.path.resolve():
-        msg = f"'{report}' is named for both the answers and the report. Give them different names."
+    if extras.explain is not None:
+        check_explanation(extras.explain, force=target.force, inputs=(data,))
+    for report in extras.reports:
+        check_path(report, force=target.force, inputs=(data,))
+    paths = [target.path, *extras.reports, *([extras.explain] if extras.explain else [])]
+    resolved = [path.resolve() for path in paths]
+    twice = next((path for i, path in enumerate(paths) if resolved[i] in resolved[:i]), None)
+    if twice is not None:
+        msg = f"'{twice}' is named for two outputs. Give them different names."
         raise OutputError(msg)
+
+
+def _write_extras(
+    extras: Extras, summary: Summary, data: Path, target: Target, *, options: AssignOptions, model: Model
+) -> None:
+    from scrcl_infer.explain import write_explanation
+    from scrcl_infer.report import add_run, write_report
+    from scrcl_infer.report_html import ENDINGS, write_html
+
+    if extras.explain is not None:
+        write_explanation(summary.extra["explanation"], extras.explain, force=target.force)
+    full = add_run(summary, data, target, options) if extras.reports else summary
+    for report in extras.reports:
+        if report.suffix.lower() in ENDINGS:
+            write_html(full, model.manifest, report, force=target.force)
+        else:
+            write_report(full, report, force=target.force)
 
 
 def _load(model: str | None, threads: int | None, *, quiet: bool) -> Model:

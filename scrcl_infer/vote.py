@@ -6,6 +6,7 @@ embedding as two-byte numbers stay in memory; the embedding as it is to be writt
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -89,7 +90,8 @@ class Ballot:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk: the error that led here is the one to tell
+            self._file.close()
 
     def add(self, block: AssignedBlock, posterior: NDArray[np.floating]) -> None:
         """Hold the answers of the next cells.
