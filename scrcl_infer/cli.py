@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from dataclasses import dataclass
@@ -137,6 +138,7 @@ def assign_cli(
 ) -> None:
     """Assign cells to types with a trained model, offline, in constant memory."""
     del version
+    _limit_blas(threads)
     from scrcl_infer.result import AssignOptions
     from scrcl_infer.target import Target, check_target
 
@@ -199,6 +201,13 @@ def main() -> None:
     # A scheduler's stop must clean up like Ctrl-C does; 128 + 15 is what a shell reports for it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(shell.run(app, prog=PROG))
+
+
+def _limit_blas(threads: int | None) -> None:
+    """Hold the vote's matrix products to as many CPUs: numpy's BLAS reads these once, when numpy is loaded."""
+    if threads is not None and "numpy" not in sys.modules:
+        for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+            os.environ[name] = str(threads)
 
 
 def _check_extras(extras: Extras, data: Path, target: Target) -> None:

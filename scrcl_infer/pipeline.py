@@ -117,7 +117,8 @@ class Model:
     ) -> Summary:
         """Assign all cells of a file and stream the answers to a target, in constant memory.
 
-        A spatial bundle's query is the exception: its spots are held together over the bundle's genes.
+        Exceptions: a spatial bundle's spots are held together over the bundle's genes, and a vote holds about 0.3 kB a
+        cell, and the embedding in a temporary file.
 
         Parameters
         ----------

@@ -178,23 +178,6 @@ def test_exit_codes_tell_what_went_wrong(run: Run, query: Path, models: Path) ->
     assert (folder / "there.tsv").read_text() == "old"
 
 
-def test_a_page_a_report_and_the_driving_genes(run: Run, query: Path) -> None:
-    folder = query.parent
-    words = [query, "-m", "tiny", "-o", folder / "o.tsv", "--vote", "--explain", folder / "genes.csv"]
-    assert run(*words, "--report", folder / "r.html", "--report", folder / "r.json", "-q") == (0, "", "")
-    report = json.loads((folder / "r.json").read_text())
-    assert report["options"]["vote"] is True
-    assert report["vote"]["n_neighbors"] == 15
-    genes = list(csv.DictReader((folder / "genes.csv").read_text().splitlines()))
-    assert [(g["cell_type"], g["gene"]) for g in genes] == [(g["cell_type"], g["gene"]) for g in report["explanation"]]
-    assert report["model"]["sha256"] in (folder / "r.html").read_text()
-    before = {p.name: p.read_bytes() for p in folder.iterdir()}
-    for extra in (["--explain", folder / "genes.csv"], ["--report", folder / "r.html"], ["--explain", "g.xlsx"]):
-        assert run(query, "-m", "tiny", "-o", folder / "new.tsv", *extra)[0] == 6
-    assert run(query, "-m", "tiny", "--report", folder / "a", "--report", folder / "a")[0] == 6
-    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
-
-
 def test_force_replaces(run: Run, query: Path) -> None:
     out = query.parent / "o.tsv"
     out.write_text("old")
