@@ -96,7 +96,7 @@ Section = Annotated[
 ]
 Reject = Annotated[bool, typer.Option("--reject/--no-reject", help="Call uncertain cells 'unknown'.")]
 ObsPrefix = Annotated[str, typer.Option(metavar="TEXT", help="Put before the column names.")]
-Vote = Annotated[bool, typer.Option("--vote", help="Smooth types over the file's own cells, see the documentation.")]
+Vote = Annotated[bool, typer.Option("--vote", help="Let neighbouring cells of the file decide uncertain types.")]
 Explain = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Write the genes that drove each type here: *.csv, *.tsv.")
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -22,6 +23,8 @@ from scrcl_infer.contract import Manifest
 from scrcl_infer.errors import InputError
 from scrcl_infer.neighbors import EXACT_CELLS, find_neighbors, round_rows
 from scrcl_infer.result import AssignedBlock
+
+logger = logging.getLogger(__name__)
 
 NEIGHBORS = 15
 """Nearest cells among which the voters of a cell are, as many as in scanpy's neighbour graphs."""
@@ -57,6 +60,7 @@ def hold_vote(
     with Ballot(n_cells, n_types=len(manifest.cell_types), dim=manifest.encoder.dim) as ballot:
         for _, answers, posterior in decided:
             ballot.add(answers, posterior)
+        logger.info("Vote of neighbours: seeking the %d nearest of %s cells", NEIGHBORS, f"{n_cells:,}")
         again = itertools.repeat(None) if counts is None else counts
         for (answers, posterior), block in zip(ballot.count(), again, strict=False):
             yield block, answers, posterior

@@ -15,6 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from scrcl_infer import apply_assignment
 from scrcl_infer.bundle import write_bundle
+from scrcl_infer.contract import Bundle, SpatialSpec
 from scrcl_infer.errors import InputError
 from scrcl_infer.neighbors import round_rows
 from scrcl_infer.pipeline import Model, load
@@ -171,6 +172,16 @@ def test_a_file_gets_the_same_answers_and_a_note(model: Model, path: Path, tmp_p
         assert adata.uns["scrcl"]["vote_neighbors"] == NEIGHBORS
     model.assign_file(path, Target(tmp_path / "alone.h5ad"))
     assert "vote" not in ad.read_h5ad(tmp_path / "alone.h5ad").uns["scrcl"]
+
+
+@pytest.mark.parametrize("bundle", [tiny_bundle(spatial=SpatialSpec(4, 1)), tiny_bundle(n_types=0)])
+def test_spatial_bundles_and_those_without_a_type_head_vote_too(bundle: Bundle) -> None:
+    model, adata = Model(bundle, sha256="0", threads=1), query(n=150)
+    adata.obsm["spatial"] = np.random.default_rng(0).random((150, 2))
+    alone, voted = model.assign(adata), model.assign(adata, options=VOTE)
+    np.testing.assert_array_equal(alone.cell_type == "unknown", voted.cell_type == "unknown")
+    assert (alone.confidence != voted.confidence).mean() > 0.5
+    same(model.assign(adata, options=AssignOptions(vote=True, block_size=11)), voted)
 
 
 def test_no_cell_and_one_cell_are_no_error(model: Model, tmp_path: Path) -> None:
