@@ -56,6 +56,7 @@ def apply_assignment(adata: AnnData, answers: Assignment, *, obs_prefix: str = D
         "matrix_state": summary.matrix.state,
         "gene_overlap": summary.genes.weighted_overlap,
         "n_unknown": summary.n_unknown,
+        **({"vote": True, "vote_neighbors": vote["n_neighbors"]} if (vote := summary.extra.get("vote")) else {}),
         "obs_columns": list(columns),
     }
 

@@ -53,7 +53,7 @@ def decide(
     _check_finite(output, has_counts, start)
     posterior = compute_type_posterior(output.log_posterior, output.log_type_posterior, manifest)
     cell_type = posterior.argmax(axis=1).astype(np.int32)
-    confidence, margin = _best_and_margin(posterior)
+    confidence, margin = best_and_margin(posterior)
     if reject:
         score = compute_rejection_score(posterior, output.embedding, centroids)
         cell_type[score < manifest.calibration.threshold] = -1
@@ -156,8 +156,11 @@ def type_of_population(manifest: Manifest) -> NDArray[np.int32]:
     return np.array([index[p.cell_type] for p in manifest.populations], dtype=np.int32)
 
 
-def _best_and_margin(posterior: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Probability of the best type, and its lead over the second; a model of one type leads by all of it."""
+def best_and_margin(posterior: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Return the probability of the best type and its lead over the second, (N,) each, of posteriors (N, T).
+
+    A model of one type leads by all of it.
+    """
     if posterior.shape[1] == 1:
         return posterior[:, 0], posterior[:, 0]
     top_two = np.partition(posterior, -2, axis=1)[:, -2:]

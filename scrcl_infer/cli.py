@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +28,8 @@ Examples:
   scrcl-assign new.h5ad > types.tsv
   # a copy with obs, obsm and uns added, and a report for the pipeline
   scrcl-assign new.h5ad -m MODEL -o typed.h5ad --report report.json
+  # a page to look at, and the genes that drove each type
+  scrcl-assign new.h5ad -o types.tsv --report report.html --explain genes.csv
   # name the counts and the genes where guessing is not wanted
   scrcl-assign new.h5ad --layer counts --gene-column gene_ids -o types.parquet
 
@@ -44,6 +48,16 @@ class InputStateChoice(StrEnum):
     auto = "auto"
     counts = "counts"
     log1p10k = "log1p10k"
+
+
+@dataclass(frozen=True)
+class Extras:
+    """Files to write beside the answers."""
+
+    reports: tuple[Path, ...] = ()
+    """`.html` or `.htm` are pages to look at, all others JSON."""
+    explain: Path | None = None
+    """Table of the genes that drove each type."""
 
 
 # Each option as a type, so that the command below reads as a list of what it takes.
@@ -82,7 +96,14 @@ Section = Annotated[
 ]
 Reject = Annotated[bool, typer.Option("--reject/--no-reject", help="Call uncertain cells 'unknown'.")]
 ObsPrefix = Annotated[str, typer.Option(metavar="TEXT", help="Put before the column names.")]
-Report = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a JSON report here.")]
+Vote = Annotated[bool, typer.Option("--vote", help="Let neighbouring cells of the file decide uncertain types.")]
+Explain = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write the genes that drove each type here: *.csv, *.tsv.")
+]
+Report = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FILE", help="Write a report here: *.html to look at, else JSON. May be given twice."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace existing outputs, and foreign columns.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPUs to use.  [default: those allowed]")]
 BlockSize = Annotated[int, typer.Option(min=1, help="Cells held in memory; does not change answers.")]
@@ -104,7 +125,9 @@ def assign_cli(
     min_overlap: MinOverlap = None,
     section: Section = None,
     reject: Reject = True,
+    vote: Vote = False,
     obs_prefix: ObsPrefix = "scrcl_",
+    explain: Explain = None,
     report: Report = None,
     force: Force = False,
     threads: Threads = None,
@@ -115,6 +138,7 @@ def assign_cli(
 ) -> None:
     """Assign cells to types with a trained model, offline, in constant memory."""
     del version
+    _limit_blas(threads)
     from scrcl_infer.result import AssignOptions
     from scrcl_infer.target import Target, check_target
 
@@ -125,6 +149,8 @@ def assign_cli(
         min_overlap=min_overlap,
         section=section,
         reject=reject,
+        vote=vote,
+        explain=explain is not None,
         threads=threads,
         block_size=block_size,
     )
@@ -132,12 +158,13 @@ def assign_cli(
     shell.configure_logging(quiet=quiet)
     # Whatever can be refused is refused before the model and the data are read.
     check_target(target, data)
-    _check_report(report, data, target)
+    extras = Extras(tuple(report or ()), explain)
+    _check_extras(extras, data, target)
     loaded = _load(model, threads, quiet=quiet)
     if dry_run:
         _check(loaded, data, options)
     else:
-        assign(loaded, data, target, options=options, report=report, quiet=quiet)
+        assign(loaded, data, target, options=options, extras=extras, quiet=quiet)
 
 
 def assign(
@@ -146,23 +173,20 @@ def assign(
     target: Target,
     *,
     options: AssignOptions,
-    report: Path | None = None,
+    extras: Extras | None = None,
     quiet: bool = False,
 ) -> Summary:
-    """Assign a file's cells with a progress line, tell the summary to stderr, and write the report.
+    """Assign a file's cells with a progress line, tell the summary to stderr, and write what else was asked for.
 
-    Parameters and errors are those of `Model.assign_file`; `report` is the path of the JSON report.
+    Parameters and errors are those of `Model.assign_file`; `extras` are the further files to write.
     """
-    from dataclasses import replace
-
-    from scrcl_infer.report import add_run, format_summary, write_report
+    from scrcl_infer.report import format_summary
     from scrcl_infer.target import STDOUT
 
     with ProgressLine(sys.stderr, quiet=quiet) as progress:
         summary = model.assign_file(data, target, options=options, progress=progress)
-    if report is not None:
-        used = replace(options, threads=model.count_threads(options))
-        write_report(add_run(summary, data, target, used), report, force=target.force)
+    if extras is not None:
+        _write_extras(extras, summary, data, target, options=options, model=model)
     if quiet:
         lines = [f"{PROG}: warning: {warning}" for warning in summary.warnings]
     else:
@@ -179,16 +203,48 @@ def main() -> None:
     sys.exit(shell.run(app, prog=PROG))
 
 
-def _check_report(report: Path | None, data: Path, target: Target) -> None:
+def _limit_blas(threads: int | None) -> None:
+    """Hold the vote's matrix products to as many CPUs: numpy's BLAS reads these once, when numpy is loaded."""
+    if threads is not None and "numpy" not in sys.modules:
+        for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+            os.environ[name] = str(threads)
+
+
+def _check_extras(extras: Extras, data: Path, target: Target) -> None:
     from scrcl_infer.atomic import check_path
     from scrcl_infer.errors import OutputError
+    from scrcl_infer.explain import check_explanation
 
-    if report is None:
-        return
-    check_path(report, force=target.force, inputs=(data,))
-    if report.resolve() == target.path.resolve():
-        msg = f"'{report}' is named for both the answers and the report. Give them different names."
+    if extras.explain is not None:
+        check_explanation(extras.explain, force=target.force, inputs=(data,))
+    for report in extras.reports:
+        check_path(report, force=target.force, inputs=(data,))
+    paths = [target.path, *extras.reports, *([extras.explain] if extras.explain else [])]
+    resolved = [path.resolve() for path in paths]
+    twice = next((path for i, path in enumerate(paths) if resolved[i] in resolved[:i]), None)
+    if twice is not None:
+        msg = f"'{twice}' is named for two outputs. Give them different names."
         raise OutputError(msg)
+
+
+def _write_extras(
+    extras: Extras, summary: Summary, data: Path, target: Target, *, options: AssignOptions, model: Model
+) -> None:
+    from dataclasses import replace
+
+    from scrcl_infer.explain import write_explanation
+    from scrcl_infer.report import add_run, write_report
+    from scrcl_infer.report_html import ENDINGS, write_html
+
+    if extras.explain is not None:
+        write_explanation(summary.extra["explanation"], extras.explain, force=target.force)
+    used = replace(options, threads=model.count_threads(options))
+    full = add_run(summary, data, target, used) if extras.reports else summary
+    for report in extras.reports:
+        if report.suffix.lower() in ENDINGS:
+            write_html(full, model.manifest, report, force=target.force)
+        else:
+            write_report(full, report, force=target.force)
 
 
 def _load(model: str | None, threads: int | None, *, quiet: bool) -> Model:

@@ -6,6 +6,7 @@
                                                                          └──── one block held ─────┘
 
 A spatial bundle's blocks are held together once, to be smoothed over each section's spots, before they are encoded.
+With a vote, the answers (not the counts) wait until the last cell is decided.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scrcl_infer.assign import decide
+from scrcl_infer.assign import compute_type_posterior, decide
 from scrcl_infer.blocks import RowBlock
 from scrcl_infer.bundle import bundle_sha256, read_bundle
 from scrcl_infer.contract import Bundle
 from scrcl_infer.encoder import Encoder, available_threads
 from scrcl_infer.errors import InputError
+from scrcl_infer.explain import DrivingGenes
 from scrcl_infer.genes import GeneMatch, match_genes
 from scrcl_infer.h5ad import Source, iter_blocks, open_source
 from scrcl_infer.matrix import choose_matrix, to_counts
@@ -30,6 +32,7 @@ from scrcl_infer.spatial import Spots, read_spots, smooth_blocks
 from scrcl_infer.tally import Collector, Tally
 from scrcl_infer.target import Target, check_target
 from scrcl_infer.verify import check_encoder
+from scrcl_infer.vote import NEIGHBORS, Decided, hold_vote
 from scrcl_infer.write import open_sink
 
 if TYPE_CHECKING:
@@ -96,7 +99,7 @@ class Model:
         with self._open(data, options) as query:
             tally.lap("open")
             collector = Collector(self.manifest, query.source.n_cells)
-            for block in self._stream(query, options, progress):
+            for block in self._stream(query, options, tally, progress):
                 tally.add(block)
                 collector.add(block)
             tally.lap("assign")
@@ -114,7 +117,8 @@ class Model:
     ) -> Summary:
         """Assign all cells of a file and stream the answers to a target, in constant memory.
 
-        A spatial bundle's query is the exception: its spots are held together over the bundle's genes.
+        Exceptions: a spatial bundle's spots are held together over the bundle's genes, and a vote holds about 0.3 kB a
+        cell, and the embedding in a temporary file.
 
         Parameters
         ----------
@@ -139,8 +143,9 @@ class Model:
             with open_sink(target, query.source, self.manifest) as sink:
                 tally.warn(*sink.warnings)
                 tally.lap("copy")
-                for block in self._stream(query, options, progress):
+                for block in self._stream(query, options, tally, progress):
                     tally.add(block)
+                    tally.sketch(block, query.source.n_cells)
                     sink.write(block)
                 tally.lap("assign")
                 summary = tally.summarise(query.matrix, query.genes.report, model_sha256=self.sha256)
@@ -151,7 +156,7 @@ class Model:
     def iter_assign(self, data: Path | str | AnnData, *, options: AssignOptions = DEFAULTS) -> Iterator[AssignedBlock]:
         """Yield the answers block by block, in the order of the cells; parameters and errors as for `assign`."""
         with self._open(data, options) as query:
-            yield from self._stream(query, options, None)
+            yield from self._stream(query, options, Tally(self.manifest))
 
     def check(
         self, data: Path | str | AnnData, *, options: AssignOptions = DEFAULTS
@@ -183,6 +188,7 @@ class Model:
             "n_genes_model": summary.genes.n_model,
             "gene_overlap": summary.genes.weighted_overlap,
             "reject": options.reject,
+            **({"vote": True, "vote_neighbors": NEIGHBORS} if options.vote else {}),
             "threshold": calibration.threshold,
             "temperature": calibration.temperature,
             "n_unknown": summary.n_unknown,
@@ -208,31 +214,52 @@ class Model:
             )
             yield Query(source, matrix, genes, spots)
 
-    def _stream(self, query: Query, options: AssignOptions, progress: Progress | None) -> Iterator[AssignedBlock]:
-        threads = self.count_threads(options)
-        encoder = self._encoder(threads)
+    def _stream(
+        self, query: Query, options: AssignOptions, tally: Tally, progress: Progress | None = None
+    ) -> Iterator[AssignedBlock]:
+        """Yield the final answers; the vote and the explanation, where asked for, come in here."""
+        drivers = DrivingGenes(self.bundle, query.genes.found) if options.explain else None
+        decided = self._decide(query, options, progress)
+        if options.vote:
+            # The counts went by before the vote: an explanation of what it decided reads them again.
+            again = self._counts(query, options) if options.explain else None
+            decided = hold_vote(decided, again, self.manifest, query.source.n_cells, note=tally.note)
+        for counts, answers, _ in decided:
+            if drivers is not None and counts is not None:
+                drivers.add(counts, answers)
+            yield answers
+        if drivers is not None:
+            tally.note("explanation", drivers.explain())
+
+    def _decide(self, query: Query, options: AssignOptions, progress: Progress | None) -> Iterator[Decided]:
+        """Yield each block's counts, each cell's answer on its own, and its calibrated type posteriors."""
+        encoder = self._encoder(self.count_threads(options))
+        for block in self._counts(query, options):
+            output = encoder.run(block.counts, block.library_size)
+            has_counts = block.counts.max(axis=1) > 0
+            answers = decide(
+                output, has_counts, self.manifest, self.bundle.centroids, reject=options.reject, start=block.start
+            )
+            yield block, answers, compute_type_posterior(output.log_posterior, output.log_type_posterior, self.manifest)
+            if progress is not None:
+                progress(block.start + len(has_counts), query.source.n_cells)
+
+    def _counts(self, query: Query, options: AssignOptions) -> Iterator[RowBlock]:
+        """Yield raw counts of the model's genes, smoothed over the spots for a spatial bundle."""
         stored = iter_blocks(
             query.source,
             query.matrix.where,
             block_size=options.block_size,
             columns=query.genes.columns,
             n_columns=len(self.manifest.genes.names),
-            threads=threads,
+            threads=self.count_threads(options),
             log1p=query.matrix.state == "log1p10k",
         )
         blocks: Iterator[RowBlock] = (to_counts(block, query.matrix) for block in stored)
         if query.spots is not None and (spec := self.manifest.spatial) is not None:
             genes, target = len(self.manifest.genes.names), self.manifest.encoder.target_sum
             blocks = smooth_blocks(blocks, query.spots, spec, target_sum=target, n_genes=genes)
-        for block in blocks:
-            output = encoder.run(block.counts, block.library_size)
-            has_counts = block.counts.max(axis=1) > 0
-            answers = decide(
-                output, has_counts, self.manifest, self.bundle.centroids, reject=options.reject, start=block.start
-            )
-            yield answers
-            if progress is not None:
-                progress(block.start + len(has_counts), query.source.n_cells)
+        return blocks
 
     def _encoder(self, threads: int) -> Encoder:
         if threads not in self._encoders:

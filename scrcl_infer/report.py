@@ -121,12 +121,15 @@ def _headline(summary: Summary) -> list[str]:
     seconds = summary.extra.get("timings_s", {}).get("total")
     speed = f" in {seconds:.1f} s" if seconds else ""
     dropped = f", {genes.n_dropped_features:,} features of other kinds left out" if genes.n_dropped_features else ""
+    changed = summary.extra.get("vote", {}).get("n_changed")
+    voted = [] if changed is None else [f"vote     {changed:,} types changed by the vote of neighbours"]
     summed = f", {genes.n_summed:,} duplicates summed" if genes.n_summed else ""
     return [
         f"cells    {summary.n_cells:,} assigned by {model}{speed}",
         f"matrix   {matrix.where} as {matrix.state}. {matrix.reason}",
         f"genes    {genes.n_found:,} of {genes.n_model:,} found, {genes.weighted_overlap:.1%} of the model's evidence "
         f"({genes.matched_by}{summed}{dropped})",
+        *voted,
     ]
 
 

@@ -27,6 +27,10 @@ class AssignOptions:
     """Column of `obs` that tells sections of tissue apart, for spatial bundles; None: all spots are one section."""
     reject: bool = True
     """Answer 'unknown' below the bundle's threshold."""
+    vote: bool = False
+    """Smooth types over the query's own embedding; a cell's answer then depends on the file that it is in."""
+    explain: bool = False
+    """Find the genes that drove each type; they go into the summary's `extra['explanation']`."""
     threads: int | None = None
     """None takes the CPUs that this process may use."""
     block_size: int = 2048
@@ -85,6 +89,20 @@ class MatrixReport:
 
 
 @dataclass(frozen=True)
+class Sketch:
+    """What a picture of the answers needs: a histogram, and some cells in their places."""
+
+    confidence: tuple[int, ...]
+    """Cells whose confidence lies in each of 20 equal parts of [0, 1]."""
+    places: NDArray[np.float32]
+    """(m, 2) places on the training UMAP of m cells, every so-many-th of the file; NaN without counts."""
+    cell_type: NDArray[np.int32]
+    """(m,) their types, index into `types`; -1 is unknown."""
+    types: tuple[str, ...]
+    """Names of the model's types."""
+
+
+@dataclass(frozen=True)
 class Summary:
     """What is said about a whole file; the body of `report.json`."""
 
@@ -99,6 +117,8 @@ class Summary:
     warnings: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
     """Versions, checksums, timings."""
+    sketch: Sketch | None = None
+    """For the pictures of `report.html`."""
 
 
 @dataclass(frozen=True)

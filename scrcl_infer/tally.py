@@ -9,11 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrcl_infer.contract import UNKNOWN, Manifest
-from scrcl_infer.result import AssignedBlock, Assignment, GeneReport, MatrixReport, Summary
+from scrcl_infer.result import AssignedBlock, Assignment, GeneReport, MatrixReport, Sketch, Summary
 from scrcl_infer.target import Labels, encode
 
 MANY_UNKNOWN = 0.5
 """Share of unknown cells from which on the summary doubts that the model fits."""
+BINS = 20
+"""Bars of the histogram of confidences."""
+SKETCHED = 5000
+"""Most cells of a sketch."""
 
 
 class Tally:
@@ -27,6 +31,10 @@ class Tally:
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
+        self.notes: dict[str, object] = {}
+        self.histogram = np.zeros(BINS, dtype=np.int64)
+        self.places: list[NDArray[np.float32]] = []
+        self.place_types: list[NDArray[np.int32]] = []
         self.started = self.last = time.perf_counter()
         self.laps: dict[str, float] = {}
         self.n_cells = 0
@@ -45,6 +53,19 @@ class Tally:
         np.add.at(self.types, block.cell_type, 1)
         np.add.at(self.populations[:, 0], block.population, 1)
         np.add.at(self.populations[:, 1], block.population[block.cell_type < 0], 1)
+
+    def sketch(self, block: AssignedBlock, n_cells: int) -> None:
+        """Keep what a picture of the file's `n_cells` cells needs."""
+        bins = np.minimum(block.confidence * np.float32(BINS), BINS - 1).astype(np.int64)
+        self.histogram += np.bincount(bins, minlength=BINS)
+        every = -(-n_cells // SKETCHED)
+        rows = slice(-block.start % every, None, every)  # those whose place in the file `every` divides
+        self.places.append(block.map[rows].copy())
+        self.place_types.append(block.cell_type[rows].copy())
+
+    def note(self, name: str, value: object) -> None:
+        """Note what goes into the summary's `extra`."""
+        self.notes[name] = value
 
     def warn(self, *warnings: str) -> None:
         """Note what the user should know."""
@@ -90,7 +111,19 @@ class Tally:
             extra={
                 "model": {"name": manifest.name, "sha256": model_sha256, "created_by": manifest.created_by},
                 "populations": self._per_population(),
+                **self.notes,
             },
+            sketch=self._sketched(),
+        )
+
+    def _sketched(self) -> Sketch | None:
+        if not self.places:
+            return None
+        return Sketch(
+            confidence=tuple(self.histogram.tolist()),
+            places=np.concatenate(self.places),
+            cell_type=np.concatenate(self.place_types),
+            types=tuple(t.name for t in self.manifest.cell_types),
         )
 
     def _per_population(self) -> dict[str, dict[str, int]]:
