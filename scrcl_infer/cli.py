@@ -80,6 +80,9 @@ MinOverlap = Annotated[
 Section = Annotated[
     str | None, typer.Option(metavar="OBS_KEY", help="Tells tissue sections apart, for spatial models.")
 ]
+Ontology = Annotated[
+    bool, typer.Option("--ontology", help="Write cell_type_ontology_term_id too, as CELLxGENE wants it.")
+]
 Reject = Annotated[bool, typer.Option("--reject/--no-reject", help="Call uncertain cells 'unknown'.")]
 ObsPrefix = Annotated[str, typer.Option(metavar="TEXT", help="Put before the column names.")]
 Report = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a JSON report here.")]
@@ -105,6 +108,7 @@ def assign_cli(
     section: Section = None,
     reject: Reject = True,
     obs_prefix: ObsPrefix = "scrcl_",
+    ontology: Ontology = False,
     report: Report = None,
     force: Force = False,
     threads: Threads = None,
@@ -116,7 +120,7 @@ def assign_cli(
     """Assign cells to types with a trained model, offline, in constant memory."""
     del version
     from scrcl_infer.result import AssignOptions
-    from scrcl_infer.target import Target, check_target
+    from scrcl_infer.target import Labels, Target, check_target
 
     options = AssignOptions(
         layer=layer,
@@ -128,12 +132,13 @@ def assign_cli(
         threads=threads,
         block_size=block_size,
     )
-    target = Target(output, force=force, obs_prefix=obs_prefix)
+    target = Target(output, force=force, obs_prefix=obs_prefix, ontology=ontology)
     shell.configure_logging(quiet=quiet)
     # Whatever can be refused is refused before the model and the data are read.
     check_target(target, data)
     _check_report(report, data, target)
     loaded = _load(model, threads, quiet=quiet)
+    Labels.from_manifest(loaded.manifest, target)  # refuses ontology ids that the model does not have
     if dry_run:
         _check(loaded, data, options)
     else:
@@ -154,12 +159,13 @@ def assign(
     Parameters and errors are those of `Model.assign_file`; `report` is the path of the JSON report.
     """
     from scrcl_infer.report import add_run, format_summary, write_report
-    from scrcl_infer.target import STDOUT
+    from scrcl_infer.target import STDOUT, Labels
 
     with ProgressLine(sys.stderr, quiet=quiet) as progress:
         summary = model.assign_file(data, target, options=options, progress=progress)
     if report is not None:
-        write_report(add_run(summary, data, target, options), report, force=target.force)
+        further = [column.key for column in Labels.from_manifest(model.manifest, target).further]
+        write_report(add_run(summary, data, target, options, further=further), report, force=target.force)
     if quiet:
         lines = [f"{PROG}: warning: {warning}" for warning in summary.warnings]
     else:
