@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +80,6 @@ def find_level_problems(manifest: Manifest) -> Iterator[str]:
     for level in levels:
         if find_splits(level.names, level.ontology_ids):
             yield f"level '{level.key}' gives one name several ontology ids"
-    for finer, coarser in zip(levels, levels[1:], strict=False):
+    for finer, coarser in pairwise(levels):
         if splits := find_splits(finer.names, coarser.names):
             yield f"level '{finer.key}' does not nest in '{coarser.key}': {splits}"

@@ -222,7 +222,7 @@ def _write_card(card: str, old: Manifest, new: Manifest, table: NameTable) -> st
     changes = "\n".join(f"- {table.kind} {before}: {after}" for before, after in table.names.items())
     section = (
         f"{NAMES_HEADING}\n\nThis is a renamed copy of the bundle '{old.name}' with sha256 "
-        f"`{new.provenance.renamed_from}`; the encoder is the same. The tables above have the new names, other text may "
-        f"have the old ones.\n\n{changes}\n"
+        f"`{new.provenance.renamed_from}`; the encoder is the same. The tables above have the new names, other text "
+        f"may have the old ones.\n\n{changes}\n"
     )
     return f"{replace_tables(card, new).rstrip()}\n\n{section}"

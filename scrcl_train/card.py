@@ -25,7 +25,12 @@ def write_card(manifest: Manifest, *, notes: str = "") -> str:
 
 def _head(manifest: Manifest) -> str:
     origin, genes = manifest.provenance, manifest.genes
-    named = f"labels of `{', '.join(origin.label_keys)}`" if origin.label_keys else "no labels: types are populations"
+    named = "no labels: types are populations"
+    if origin.label_keys:
+        named = f"labels of `{origin.label_keys[0]}`"
+        named += f", with the coarser levels `{', '.join(origin.label_keys[1:])}`" if origin.label_keys[1:] else ""
+    elif origin.marker_table:
+        named = f"the marker genes of `{origin.marker_table}`; populations without a clear name keep their own"
     species = genes.species if genes.species != UNKNOWN else "not recognised from the gene names"
     return "\n".join(
         [

@@ -10,6 +10,7 @@ from scrcl_infer.bundle import check_folder
 from scrcl_infer.errors import InputError, TrainingError
 from scrcl_train.checkpoint import RUN_FILES
 from scrcl_train.device import choose_device
+from scrcl_train.names import check_names
 from scrcl_train.options import TrainOptions
 
 logger = logging.getLogger(__name__)
@@ -32,16 +33,17 @@ def check_run(path: Path, folder: Path, options: TrainOptions) -> Path:
     Raises
     ------
     InputError
-        An input file is not there.
+        An input file is not there, or names are asked for in a way that cannot be followed.
     OutputError
         The bundle or the `.h5ad` copy must not be written there.
     TrainingError
         The run folder holds another run, or the device is not there.
     """
-    for needed in (path, options.gene_ids, options.card_notes):
+    for needed in (path, options.gene_ids, options.card_notes, options.markers, options.ontology_ids):
         if needed is not None and not needed.is_file():
             msg = f"There is no file {needed.absolute()}. Check the path."
             raise InputError(msg)
+    check_names(options)
     check_folder(folder, force=options.force)
     if options.write_h5ad is not None:
         check_path(options.write_h5ad, force=options.force, inputs=(path,))
