@@ -73,7 +73,7 @@ def fit_cli(
         str | None,
         typer.Option(
             metavar="OBS_KEY,...",
-            help="Names populations and adds a type head; finest first, then coarser ones. Never seen by the clustering.",
+            help="Names populations and adds a type head; finest first, then coarser. Never seen by the clustering.",
         ),
     ] = None,
     markers: Annotated[

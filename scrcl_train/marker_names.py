@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 MIN_GENES = 2
 """A type is scored on at least two genes, or on all that the table lists where it lists fewer."""
-MARGIN = 0.2
-"""A population takes a name whose mean score leads by this, in standard deviations of the score over all cells."""
+MIN_LEAD = 0.05
+"""The best mean score must lead the second by this, in standard deviations of the score over all cells ..."""
+N_ERRORS = 2.0
+"""... and by this many standard errors of the lead over the population's cells."""
 MarkerGenes = Mapping[str, tuple[int, ...]]
 """Type to the columns of its marker genes in the training data."""
 
@@ -117,16 +119,34 @@ def score_populations(
     """
     scores = _score_cells(data, markers, seed)
     scores = (scores - scores.mean(axis=0)) / np.maximum(scores.std(axis=0), np.finfo(float).tiny)
-    means = np.stack([scores[populations == k].mean(axis=0) for k in range(int(populations.max()) + 1)])
-    return MarkerScores(tuple(markers), means, tuple(choose_type(row) for row in means))
+    members = [scores[populations == k] for k in range(int(populations.max()) + 1)]
+    means = np.stack([own.mean(axis=0) for own in members])
+    return MarkerScores(tuple(markers), means, tuple(choose_type(own) for own in members))
 
 
 def choose_type(scores: NDArray[np.float64]) -> int:
-    """Return the index of the best mean score of (T,), -1 where it does not lead the second, and 0, by `MARGIN`."""
-    best = int(scores.argmax())
+    """Return the type that a population's cells speak for.
+
+    Parameters
+    ----------
+    scores
+        (m, T) of the population's cells, mean 0 and standard deviation 1 over all cells.
+
+    Returns
+    -------
+    int
+        The type with the highest mean, -1 where it does not clearly lead: the mean of its cells' differences from the
+        second best, or from 0 where that is higher, is at most `MIN_LEAD`, or `N_ERRORS` of its standard errors.
+    """
+    means = scores.mean(axis=0)
+    best, *others = np.argsort(-means, kind="stable").tolist()
     # A score of 0 is that of the average cell: no sign of the type.
-    second = max(0.0, float(np.delete(scores, best).max(initial=0.0)))
-    return best if scores[best] - second > MARGIN else -1
+    rival = scores[:, others[0]] if others and means[others[0]] > 0 else np.zeros(len(scores))
+    lead = scores[:, best] - rival
+    if len(lead) < 2:
+        return -1
+    error = float(lead.std(ddof=1)) / np.sqrt(len(lead))
+    return int(best) if lead.mean() > max(MIN_LEAD, N_ERRORS * error) else -1
 
 
 def apply_marker_names(populations: tuple[Population, ...], found: MarkerScores) -> tuple[Population, ...]:
