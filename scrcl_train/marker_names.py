@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from scrcl_infer.contract import UNKNOWN, Population
 from scrcl_infer.errors import InputError
-from scrcl_infer.genes import clean_name
+from scrcl_infer.gene_names import clean_name
 from scrcl_infer.tables import read_table
 from scrcl_train.features import normalise
 
