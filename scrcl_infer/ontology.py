@@ -11,10 +11,10 @@ import re
 from scrcl_infer.contract import UNKNOWN
 
 _FORMS = {
-    "CL": re.compile(r"^CL:\d{7}$"),
-    "WBbt": re.compile(r"^WBbt:\d{7}$"),
-    "ZFA": re.compile(r"^ZFA:\d{7}$"),
-    "FBbt": re.compile(r"^FBbt:\d{8}$"),
+    "CL": re.compile("CL:[0-9]{7}"),
+    "WBbt": re.compile("WBbt:[0-9]{7}"),
+    "ZFA": re.compile("ZFA:[0-9]{7}"),
+    "FBbt": re.compile("FBbt:[0-9]{8}"),
 }
 _SPECIES = {"WBbt": "Caenorhabditis elegans", "ZFA": "Danio rerio", "FBbt": "Drosophila melanogaster"}
 _FORBIDDEN = {
@@ -41,7 +41,7 @@ def find_problem(term: str, species: str = UNKNOWN) -> str:
     """
     prefix = term.partition(":")[0]
     form = _FORMS.get(prefix)
-    if form is None or not form.match(term):
+    if form is None or not form.fullmatch(term):
         return f"{term!r} is no ontology id, expected 'CL:' and seven digits, e.g. CL:0000236"
     if term in _FORBIDDEN:
         return f"{term} ({_FORBIDDEN[term]}) is ruled out by the CELLxGENE schema, give a more exact term"

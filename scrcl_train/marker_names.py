@@ -32,7 +32,7 @@ MIN_GENES = 2
 """A type is scored on at least two genes, or on all that the table lists where it lists fewer."""
 MIN_LEAD = 0.05
 """The best mean score must lead the second by this, in standard deviations of the score over all cells ..."""
-N_ERRORS = 2.0
+N_ERRORS = 1.0
 """... and by this many standard errors of the lead over the population's cells."""
 MarkerGenes = Mapping[str, tuple[int, ...]]
 """Type to the columns of its marker genes in the training data."""
