@@ -87,7 +87,7 @@ def answer_ours(cells: Transfer, seed: int, *, labelled: bool) -> NDArray[np.obj
         reference = _adata(cells.counts, cells.genes)
         reference.obs["label"] = pd.Categorical(cells.labels.astype(str))
         reference.write_h5ad(folder / "reference.h5ad")
-        options = TrainOptions(label_key="label" if labelled else None, seed=seed)
+        options = TrainOptions(label_keys=("label",) if labelled else (), seed=seed)
         train(folder / "reference.h5ad", folder / "bundle", options)
         model = load(folder / "bundle")
         told = AssignOptions(reject=False)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from scrcl_infer.columns import CONFIDENCE, ONTOLOGY_COLUMN
 from scrcl_infer.contract import UNKNOWN
 from scrcl_infer.errors import InputError
 from scrcl_infer.result import Assignment
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from pandas import Categorical
 
 
-def apply_assignment(adata: AnnData, answers: Assignment, *, obs_prefix: str = DEFAULT_PREFIX) -> None:
+def apply_assignment(
+    adata: AnnData, answers: Assignment, *, obs_prefix: str = DEFAULT_PREFIX, ontology: bool = False
+) -> None:
     """Add answers to the AnnData that they were given for: `obs` columns, `obsm` matrices and `uns['scrcl']`.
 
     Parameters
@@ -27,12 +30,14 @@ def apply_assignment(adata: AnnData, answers: Assignment, *, obs_prefix: str = D
     answers
         What `Model.assign` returned.
     obs_prefix
-        Put before 'cell_type', 'population', 'confidence' and 'margin'.
+        Put before 'cell_type', 'population', 'confidence' and 'margin', and before the keys of coarser levels.
+    ontology
+        Write `cell_type_ontology_term_id` too, as CELLxGENE's schema wants it.
 
     Raises
     ------
     InputError
-        The cells are others, or in another order.
+        The cells are others, or in another order; or the answers have no ontology ids.
     """
     names = np.asarray(adata.obs_names, dtype=object)
     if not np.array_equal(names, answers.obs_names):
@@ -41,11 +46,22 @@ def apply_assignment(adata: AnnData, answers: Assignment, *, obs_prefix: str = D
             "another order. Assign this AnnData itself, or subset both alike."
         )
         raise InputError(msg)
+    if ontology and answers.ontology_id is None:
+        msg = "The model's types have no ontology ids. Leave out `ontology`, or give ids with `scrcl-models name`."
+        raise InputError(msg)
     columns = Target(STDOUT, obs_prefix=obs_prefix).columns
     adata.obs[columns.cell_type] = _categorical(answers.cell_type)
     adata.obs[columns.population] = _categorical(answers.population)
     adata.obs[columns.confidence] = answers.confidence
     adata.obs[columns.margin] = answers.margin
+    written = list(columns)
+    for key, names in answers.levels.items():
+        adata.obs[obs_prefix + key] = _categorical(names)
+        adata.obs[obs_prefix + key + CONFIDENCE] = answers.level_confidence[key]
+        written += [obs_prefix + key, obs_prefix + key + CONFIDENCE]
+    if ontology and answers.ontology_id is not None:
+        adata.obs[ONTOLOGY_COLUMN] = _categorical(answers.ontology_id)
+        written.append(ONTOLOGY_COLUMN)
     adata.obsm[SLOTS.embedding] = answers.embedding
     adata.obsm[SLOTS.map] = answers.map
     summary = answers.summary
@@ -57,7 +73,7 @@ def apply_assignment(adata: AnnData, answers: Assignment, *, obs_prefix: str = D
         "gene_overlap": summary.genes.weighted_overlap,
         "n_unknown": summary.n_unknown,
         **({"vote": True, "vote_neighbors": vote["n_neighbors"]} if (vote := summary.extra.get("vote")) else {}),
-        "obs_columns": list(columns),
+        "obs_columns": written,
     }
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from scrcl_infer.contract import Centroids, Manifest
 from scrcl_infer.errors import BundleIntegrityError
+from scrcl_infer.levels import compute_level_confidence
 from scrcl_infer.result import AssignedBlock
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def decide(
     posterior = compute_type_posterior(output.log_posterior, output.log_type_posterior, manifest)
     cell_type = posterior.argmax(axis=1).astype(np.int32)
     confidence, margin = best_and_margin(posterior)
+    level_confidence = compute_level_confidence(posterior, cell_type, manifest.levels)
     if reject:
         score = compute_rejection_score(posterior, output.embedding, centroids)
         cell_type[score < manifest.calibration.threshold] = -1
@@ -67,6 +69,7 @@ def decide(
         margin=np.where(has_counts, margin, 0).astype(np.float32),
         embedding=np.where(keep, output.embedding, 0).astype(np.float32),
         map=np.where(keep, output.map, np.nan).astype(np.float32),
+        level_confidence=np.where(keep, level_confidence, 0).astype(np.float32),
     )
 
 

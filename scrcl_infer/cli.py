@@ -94,6 +94,9 @@ MinOverlap = Annotated[
 Section = Annotated[
     str | None, typer.Option(metavar="OBS_KEY", help="Tells tissue sections apart, for spatial models.")
 ]
+Ontology = Annotated[
+    bool, typer.Option("--ontology", help="Write cell_type_ontology_term_id too, as CELLxGENE wants it.")
+]
 Reject = Annotated[bool, typer.Option("--reject/--no-reject", help="Call uncertain cells 'unknown'.")]
 ObsPrefix = Annotated[str, typer.Option(metavar="TEXT", help="Put before the column names.")]
 Vote = Annotated[bool, typer.Option("--vote", help="Let neighbouring cells of the file decide uncertain types.")]
@@ -128,6 +131,7 @@ def assign_cli(
     vote: Vote = False,
     obs_prefix: ObsPrefix = "scrcl_",
     explain: Explain = None,
+    ontology: Ontology = False,
     report: Report = None,
     force: Force = False,
     threads: Threads = None,
@@ -140,7 +144,7 @@ def assign_cli(
     del version
     _limit_blas(threads)
     from scrcl_infer.result import AssignOptions
-    from scrcl_infer.target import Target, check_target
+    from scrcl_infer.target import Labels, Target, check_target
 
     options = AssignOptions(
         layer=layer,
@@ -154,13 +158,14 @@ def assign_cli(
         threads=threads,
         block_size=block_size,
     )
-    target = Target(output, force=force, obs_prefix=obs_prefix)
+    target = Target(output, force=force, obs_prefix=obs_prefix, ontology=ontology)
     shell.configure_logging(quiet=quiet)
     # Whatever can be refused is refused before the model and the data are read.
     check_target(target, data)
     extras = Extras(tuple(report or ()), explain)
     _check_extras(extras, data, target)
     loaded = _load(model, threads, quiet=quiet)
+    Labels.from_manifest(loaded.manifest, target)  # refuses ontology ids that the model does not have
     if dry_run:
         _check(loaded, data, options)
     else:
@@ -235,11 +240,13 @@ def _write_extras(
     from scrcl_infer.explain import write_explanation
     from scrcl_infer.report import add_run, write_report
     from scrcl_infer.report_html import ENDINGS, write_html
+    from scrcl_infer.target import Labels
 
     if extras.explain is not None:
         write_explanation(summary.extra["explanation"], extras.explain, force=target.force)
     used = replace(options, threads=model.count_threads(options))
-    full = add_run(summary, data, target, used) if extras.reports else summary
+    further = [column.key for column in Labels.from_manifest(model.manifest, target).further]
+    full = add_run(summary, data, target, used, further=further) if extras.reports else summary
     for report in extras.reports:
         if report.suffix.lower() in ENDINGS:
             write_html(full, model.manifest, report, force=target.force)

@@ -1,4 +1,4 @@
-"""`scrcl-models`: look at model bundles and verify them."""
+"""`scrcl-models`: look at model bundles, verify them, and give their types other names."""
 
 from __future__ import annotations
 
@@ -82,9 +82,11 @@ def show_cli(model: ModelArgument, as_json: JsonOption = False) -> None:
         f"genes        {len(manifest.genes.names)}, refused below {manifest.genes.min_overlap:.0%} of the evidence",
         f"populations  {spec.n_populations}",
         f"types        {len(manifest.cell_types)}: {', '.join(t.name for t in manifest.cell_types)}",
+        *(f"level        {level.key}: {', '.join(sorted(set(level.names)))}" for level in manifest.levels),
         f"rejects      scores below {manifest.calibration.threshold:.3g}",
         f"trained on   {origin.data_name}: {origin.n_cells} cells, preset {origin.preset}, seed {origin.seed}",
         f"data licence {origin.data_licence}",
+        *([f"renamed from {origin.renamed_from}"] if origin.renamed_from else []),
     ]
     typer.echo("\n".join(lines) + "\n\n" + bundle.card.rstrip())
 
@@ -114,6 +116,34 @@ def verify_cli(
         failed = ", ".join(check.name for check in report.checks if not check.passed)
         msg = f"{folder}: does not verify ({failed}). Do not use it: get it again from where it came from."
         raise BundleIntegrityError(msg)
+
+
+@app.command("name")
+def name_cli(
+    model: ModelArgument,
+    table: Annotated[
+        Path, typer.Option("--map", metavar="TABLE", help="Columns population or type, name, and perhaps ontology_id.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="NEW_BUNDLE", help="Folder to write.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace another bundle that stands there.")] = False,
+) -> None:
+    """Give populations or types other names, in a new bundle with new checksums. MODEL itself is never changed.
+
+    Example: scrcl-models name my-model --map names.csv -o my-named-model
+    """
+    from scrcl_infer.catalog import find_bundle
+    from scrcl_infer.rename import rename_bundle_folder
+
+    folder, _ = find_bundle(model)
+    renamed = rename_bundle_folder(folder, table, output, force=force)
+    for old, new in renamed.changes:
+        typer.echo(f"{old} -> {new}", err=True)
+    if renamed.dropped_ids:
+        names = ", ".join(renamed.dropped_ids)
+        typer.echo(
+            f"{PROG}: warning: the old names' ontology ids were not kept for {names}: give them in the table.", err=True
+        )
+    typer.echo(renamed.folder)
 
 
 def describe(folder: Path) -> tuple[dict[str, Any], str]:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from scrcl_infer.contract import FILES, UNKNOWN, Bundle, Golden, Manifest
 from scrcl_infer.errors import BundleIntegrityError
+from scrcl_infer.levels import find_level_problems
+from scrcl_infer.ontology import find_problem
 
 
 def check_consistent(bundle: Bundle) -> None:
@@ -47,6 +49,10 @@ def _manifest_problems(manifest: Manifest) -> Iterator[str]:
         yield f"cell_types are {types}, expected names that differ, none of them '{UNKNOWN}'"
     if strangers := sorted({population.cell_type for population in manifest.populations} - set(types)):
         yield f"populations are of the types {strangers}, which are not among cell_types {types}"
+    for cell_type in manifest.cell_types:
+        if cell_type.ontology_id is not None and (problem := find_problem(cell_type.ontology_id)):
+            yield f"cell type '{cell_type.name}': {problem}"
+    yield from find_level_problems(manifest)
     if not calibration.temperature > 0:
         yield f"calibration.temperature is {calibration.temperature}, expected more than 0"
     if not math.isfinite(calibration.threshold):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from scrcl_infer.record import Record
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 OLDEST_SCHEMA_VERSION = 1
 UNKNOWN = "unknown"
 """The answer for a cell that is rejected, in every column that names something."""
@@ -124,7 +124,19 @@ class CellType(Record):
     name: str
     n_cells: int
     ontology_id: str | None = None
-    """Cell Ontology id, e.g. 'CL:0000236'."""
+    """Cell Ontology id, e.g. 'CL:0000236'; see `scrcl_infer.ontology` for the forms."""
+
+
+@dataclass(frozen=True)
+class LabelLevel(Record):
+    """A coarser naming of the types; every type belongs to one name of it."""
+
+    key: str
+    """Column of `obs` that it was learned from, and of the answers."""
+    names: tuple[str, ...]
+    """(T,) the name that each cell type belongs to."""
+    ontology_ids: tuple[str, ...]
+    """(T,) the ontology id of that name, '' where it has none."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +179,10 @@ class Provenance(Record):
     batch_key: str | None
     versions: dict[str, str]
     data_licence: str = UNKNOWN
+    marker_table: str = ""
+    """Name of the table of marker genes that named the populations; '' where none did."""
+    renamed_from: str = ""
+    """sha256 of the bundle that this one is a renamed copy of; '' for one that came from training."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +201,8 @@ class Manifest(Record):
     parity: Parity
     provenance: Provenance
     spatial: SpatialSpec | None = None
+    levels: tuple[LabelLevel, ...] = ()
+    """Coarser levels of the types, finer ones first; each nests in the one before. Needs a type head."""
     files: dict[str, FileEntry] = field(default_factory=dict)
     """Checksums of all files but the manifest; filled by the writer."""
 

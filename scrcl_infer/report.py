@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
@@ -56,11 +57,16 @@ def build_report(summary: Summary) -> dict[str, Any]:
     }
 
 
-def add_run(summary: Summary, data: Path, target: Target, options: AssignOptions) -> Summary:
-    """Return the summary with what was read, where the answers went, and how; reads the input once for its checksum."""
+def add_run(
+    summary: Summary, data: Path, target: Target, options: AssignOptions, *, further: Sequence[str] = ()
+) -> Summary:
+    """Return the summary with what was read, where the answers went, and how; reads the input once for its checksum.
+
+    `further` are the columns written beyond those of every bundle.
+    """
     run = {
         "input": {"path": str(data), "n_bytes": data.stat().st_size, "sha256": compute_sha256(data)},
-        "output": {"path": str(target.path), "obs_columns": list(target.columns)},
+        "output": {"path": str(target.path), "obs_columns": [*target.columns, *further]},
         "options": asdict(options),
     }
     return replace(summary, extra={**summary.extra, **run})

@@ -55,6 +55,9 @@ class AssignedBlock:
     """(N, D) unit rows; zeros for a cell without counts."""
     map: NDArray[np.float32]
     """(N, 2) place on the training UMAP; NaN for a cell without counts."""
+    level_confidence: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    """(N, L) of each of the bundle's L coarser levels: calibrated probability of the name that the best type belongs
+    to, 0 for a cell without counts; of no size where L is 0."""
 
 
 @dataclass(frozen=True)
@@ -134,3 +137,9 @@ class Assignment:
     embedding: NDArray[np.float32]
     map: NDArray[np.float32]
     summary: Summary
+    levels: dict[str, NDArray[np.object_]] = field(default_factory=dict)
+    """Key of each coarser level to (n,) names, 'unknown' where the type is."""
+    level_confidence: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    """Key of each coarser level to (n,) calibrated probabilities of the name that the best type belongs to."""
+    ontology_id: NDArray[np.object_] | None = None
+    """(n,) ontology ids, 'unknown' where the type is or has none; None where the bundle has no ids."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from scrcl_infer.columns import make_level_column, make_ontology_column
 from scrcl_infer.contract import UNKNOWN, Manifest
 from scrcl_infer.result import AssignedBlock, Assignment, GeneReport, MatrixReport, Sketch, Summary
 from scrcl_infer.target import Labels, encode
@@ -112,6 +113,7 @@ class Tally:
                 "model": {"name": manifest.name, "sha256": model_sha256, "created_by": manifest.created_by},
                 "populations": self._per_population(),
                 **self.notes,
+                **({"levels": self._per_level()} if manifest.levels else {}),
             },
             sketch=self._sketched(),
         )
@@ -134,6 +136,16 @@ class Tally:
             )
             if n_cells
         }
+
+    def _per_level(self) -> dict[str, dict[str, int]]:
+        """Cells of each name at each coarser level."""
+        found: dict[str, dict[str, int]] = {}
+        for level in self.manifest.levels:
+            per_name = found.setdefault(level.key, {})
+            for name, n in zip((*level.names, UNKNOWN), self.types.tolist(), strict=True):
+                if n:
+                    per_name[name] = per_name.get(name, 0) + n
+        return found
 
     def _doubts(self, n_unknown: int, genes: GeneReport) -> list[str]:
         doubts = []
@@ -167,6 +179,7 @@ class Collector:
     """
 
     def __init__(self, manifest: Manifest, n_cells: int) -> None:
+        self.manifest = manifest
         self.labels = Labels.from_manifest(manifest)
         self.cell_type = np.full(n_cells, -1, dtype=np.int32)
         self.population = np.full(n_cells, -1, dtype=np.int32)
@@ -174,17 +187,22 @@ class Collector:
         self.margin = np.zeros(n_cells, dtype=np.float32)
         self.embedding = np.zeros((n_cells, manifest.encoder.dim), dtype=np.float32)
         self.map = np.zeros((n_cells, 2), dtype=np.float32)
+        self.level_confidence = np.zeros((n_cells, len(manifest.levels)), dtype=np.float32)
 
     def add(self, block: AssignedBlock) -> None:
         """Keep a block."""
         rows = slice(block.start, block.start + len(block.cell_type))
         for name in ("cell_type", "population", "confidence", "margin", "embedding", "map"):
             getattr(self, name)[rows] = getattr(block, name)
+        if self.manifest.levels:
+            self.level_confidence[rows] = block.level_confidence
 
     def finish(self, obs_names: NDArray[np.object_], summary: Summary) -> Assignment:
         """Return the answers with names for indices."""
         types = np.array(self.labels.cell_types, dtype=object)
         populations = np.array(self.labels.populations, dtype=object)
+        levels = {level.key: make_level_column(level) for level in self.manifest.levels}
+        has_ids = any(cell_type.ontology_id for cell_type in self.manifest.cell_types)
         return Assignment(
             obs_names=obs_names,
             cell_type=types[encode(self.cell_type, self.labels.cell_types)],
@@ -194,4 +212,7 @@ class Collector:
             embedding=self.embedding,
             map=self.map,
             summary=summary,
+            levels={key: column.name(self.cell_type) for key, column in levels.items()},
+            level_confidence={key: self.level_confidence[:, i] for i, key in enumerate(levels)},
+            ontology_id=make_ontology_column(self.manifest).name(self.cell_type) if has_ids else None,
         )

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from scrcl_infer.assign import best_and_margin
 from scrcl_infer.blocks import RowBlock
-from scrcl_infer.contract import Manifest
+from scrcl_infer.contract import LabelLevel, Manifest
 from scrcl_infer.errors import InputError
+from scrcl_infer.levels import compute_level_confidence
 from scrcl_infer.neighbors import EXACT_CELLS, find_neighbors, round_rows
 from scrcl_infer.result import AssignedBlock
 
@@ -57,7 +58,8 @@ def hold_vote(
     note
         Told 'vote' and how many cells it changed.
     """
-    with Ballot(n_cells, n_types=len(manifest.cell_types), dim=manifest.encoder.dim) as ballot:
+    n_types, dim = len(manifest.cell_types), manifest.encoder.dim
+    with Ballot(n_cells, n_types=n_types, dim=dim, levels=manifest.levels) as ballot:
         for _, answers, posterior in decided:
             ballot.add(answers, posterior)
         logger.info("Vote of neighbours: seeking the %d nearest of %s cells", NEIGHBORS, f"{n_cells:,}")
@@ -78,11 +80,14 @@ class Ballot:
         Types T of the model.
     dim
         Width D of the embedding.
+    levels
+        Coarser levels of the types.
     """
 
-    def __init__(self, n_cells: int, *, n_types: int, dim: int) -> None:
+    def __init__(self, n_cells: int, *, n_types: int, dim: int, levels: Sequence[LabelLevel] = ()) -> None:
         self.n_changed = 0
         """Cells whose type the vote changed; known when all blocks were given again."""
+        self._levels = levels
         self._rows = np.zeros((n_cells, dim), dtype=np.int16)
         self._posterior = np.zeros((n_cells, n_types), dtype=np.float32)
         self._cell_type = np.full(n_cells, -1, dtype=np.int32)
@@ -146,8 +151,13 @@ class Ballot:
             keeps = pooled[np.arange(n_cells), block.cell_type] >= pooled.max(axis=1)
             cell_type = np.where(decided & ~keeps, pooled.argmax(axis=1), block.cell_type).astype(np.int32)
             self.n_changed += int((cell_type != block.cell_type).sum())
+            of_levels = block.level_confidence
+            if self._levels:
+                summed = compute_level_confidence(pooled.astype(np.float64), np.maximum(cell_type, 0), self._levels)
+                of_levels = np.where(decided[:, None], summed, of_levels).astype(np.float32)
             answers = replace(
                 block,
+                level_confidence=of_levels,
                 cell_type=cell_type,
                 confidence=np.where(decided, confidence, block.confidence).astype(np.float32),
                 margin=np.where(decided, margin, block.margin).astype(np.float32),

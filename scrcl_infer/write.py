@@ -54,10 +54,10 @@ def open_sink(target: Target, source: Source, manifest: Manifest) -> Iterator[Si
     Raises
     ------
     OutputError
-        See `check_target`; or the input's `obs` is of a layout that cannot be extended.
+        See `check_target`; the input's `obs` is of a layout that cannot be extended; or the bundle has no ontology ids.
     """
     check_target(target, source.path)
-    labels = Labels.from_manifest(manifest)
+    labels = Labels.from_manifest(manifest, target)
     if target.path == STDOUT:
         from scrcl_infer.write_table import TextSink
 

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrcl_infer.atomic import HiddenFile, output_errors
+from scrcl_infer.columns import ONTOLOGY_COLUMN, TextColumn
 from scrcl_infer.errors import OutputError
 from scrcl_infer.result import AssignedBlock
-from scrcl_infer.target import SLOTS, ColumnNames, Labels, Target, encode
+from scrcl_infer.target import SLOTS, Labels, Target, encode
 
 if TYPE_CHECKING:
     import h5py
@@ -68,16 +69,17 @@ class H5adSink:
             raise OutputError(msg)
         self.path = target.path
         self.hidden = hidden
-        self.columns = columns = target.columns
+        columns = target.columns
+        self.columns = (*columns, *(column.key for column in labels.further))
         with output_errors(self.path):
             shutil.copyfile(source.path, hidden.path)
-            _reserve(hidden.path, source.n_cells * 4 * (dim + len(ColumnNames._fields) + 2))
+            _reserve(hidden.path, source.n_cells * 4 * (dim + len(self.columns) + 2))
             # Nobody else knows the hidden file, and network file systems often refuse locks.
             self.file = h5py.File(hidden.path, "r+", locking=False)
         try:
             with output_errors(self.path):
                 obs = _check_layout(self.file)
-                self.warnings = _make_room(self.file, obs, tuple(columns), force=target.force)
+                self.warnings = _make_room(self.file, obs, self.columns, target)
                 n = source.n_cells
                 self.categoricals = {
                     "cell_type": _Categorical(obs, columns.cell_type, n, labels.cell_types),
@@ -89,6 +91,12 @@ class H5adSink:
                     "embedding": _create_array(self.file["obsm"], SLOTS.embedding, (n, dim)),
                     "map": _create_array(self.file["obsm"], SLOTS.map, (n, 2)),
                 }
+                self.further = [
+                    (column, _Categorical(obs, column.key, n, column.names))
+                    if isinstance(column, TextColumn)
+                    else (column, _create_array(obs, column.key, (n,)))
+                    for column in labels.further
+                ]
         except BaseException:
             self.close()
             raise
@@ -101,11 +109,14 @@ class H5adSink:
                 categorical.codes[rows] = encode(getattr(block, name), categorical.names)
             for name, array in self.arrays.items():
                 array[rows] = getattr(block, name)
+            for column, place in self.further:
+                (place.codes if isinstance(place, _Categorical) else place)[rows] = column.take(block)
 
     def finish(self, about: Mapping[str, object]) -> None:
         """Complete the file; `about` becomes `uns['scrcl']`."""
         with output_errors(self.path):
-            for categorical in self.categoricals.values():
+            text = [place for _, place in self.further if isinstance(place, _Categorical)]
+            for categorical in (*self.categoricals.values(), *text):
                 categorical.finish()
             _write_mapping(self.file["uns"], SLOTS.uns, {**about, COLUMNS_KEY: list(self.columns)})
             self.file.close()
@@ -176,27 +187,36 @@ def _check_layout(file: h5py.File) -> h5py.Group:
     return obs
 
 
-def _make_room(file: h5py.File, obs: h5py.Group, columns: tuple[str, ...], *, force: bool) -> tuple[str, ...]:
-    """Remove what an earlier run wrote under the same names, and list the columns in `obs`."""
+def _make_room(file: h5py.File, obs: h5py.Group, columns: tuple[str, ...], target: Target) -> tuple[str, ...]:
+    """Remove what an earlier run wrote under the same names or prefix, and list the columns in `obs`."""
     from h5py import string_dtype
 
     written_before = set(_read_strings(file["uns"], f"{SLOTS.uns}/{COLUMNS_KEY}"))
+    # Levels and ids of an earlier model beside the types of this one would contradict them.
+    stale = [
+        column
+        for column in sorted(written_before - set(columns))
+        if column in obs and (column.startswith(target.obs_prefix) or column == ONTOLOGY_COLUMN)
+    ]
     present = [column for column in columns if column in obs]
     slots = [("obsm", SLOTS.embedding), ("obsm", SLOTS.map), ("uns", SLOTS.uns)]
     foreign = [f"obs['{column}']" for column in present if column not in written_before]
     if not written_before:
         foreign += [f"{group}['{key}']" for group, key in slots if key in file[group]]
-    if foreign and not force:
+    if foreign and not target.force:
+        ids = " (or leave out --ontology)" if f"obs['{ONTOLOGY_COLUMN}']" in foreign else ""
         msg = (
             f"The input already holds {', '.join(foreign)}, not written by scrcl-assign. "
-            "Choose other column names with --obs-prefix, or replace what is there in the copy with --force."
+            f"Choose other column names with --obs-prefix{ids}, or replace what is there in the copy with --force."
         )
         raise OutputError(msg)
-    replaced = [("obs", column) for column in present] + [(group, key) for group, key in slots if key in file[group]]
+    replaced = [("obs", column) for column in present + stale] + [
+        (group, key) for group, key in slots if key in file[group]
+    ]
     for group, key in replaced:
         del file[group][key]
     listed = [_text(key) for key in obs.attrs.get("column-order", ())]
-    order = [key for key in listed if key not in columns] + list(columns)
+    order = [key for key in listed if key not in (*columns, *stale)] + list(columns)
     obs.attrs.create("column-order", order, dtype=string_dtype())
     if not replaced:
         return ()

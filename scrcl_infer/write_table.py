@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrcl_infer.atomic import HiddenFile, output_errors
+from scrcl_infer.columns import TextColumn
 from scrcl_infer.result import AssignedBlock
 from scrcl_infer.target import Labels, Target, encode, find_ending
 
@@ -56,14 +57,16 @@ class TextSink:
         comma = self.hidden is not None and ".csv" in find_ending(target.path)
         self.rows = csv.writer(self.stream, delimiter="," if comma else "\t", lineterminator="\n")
         with output_errors(self.path):
-            self.rows.writerow([CELL, *target.columns])
+            self.rows.writerow([CELL, *target.columns, *(column.key for column in labels.further)])
 
     def write(self, block: AssignedBlock) -> None:
         """Append the answers of the next cells."""
-        cells, types, populations, *numbers = _columns(block, self.names, self.labels)
-        confidence, margin = ([f"{value:.6f}" for value in column] for column in numbers)
+        columns = [
+            [f"{value:.6f}" for value in column] if column and isinstance(column[0], float) else column
+            for column in _columns(block, self.names, self.labels)
+        ]
         with output_errors(self.path):
-            self.rows.writerows(zip(cells, types, populations, confidence, margin, strict=True))
+            self.rows.writerows(zip(*columns, strict=True))
 
     def finish(self, about: Mapping[str, object]) -> None:
         """Complete the table; it has no place for `about`."""
@@ -109,9 +112,11 @@ class ParquetSink:
         self.labels = labels
         self.names = source.obs_names()
         self.open_files = ExitStack()
-        self.pending: list[list[Any]] = [[] for _ in range(5)]
         kinds = [pa.string(), pa.string(), pa.string(), pa.float32(), pa.float32()]
-        self.schema = pa.schema(list(zip([CELL, *target.columns], kinds, strict=True)))
+        kinds += [pa.string() if isinstance(column, TextColumn) else pa.float32() for column in labels.further]
+        self.pending: list[list[Any]] = [[] for _ in kinds]
+        names = [CELL, *target.columns, *(column.key for column in labels.further)]
+        self.schema = pa.schema(list(zip(names, kinds, strict=True)))
         with output_errors(self.path):
             self.writer = self.open_files.enter_context(parquet.ParquetWriter(hidden.path, self.schema))
 
@@ -146,11 +151,12 @@ class ParquetSink:
 
 
 def _columns(block: AssignedBlock, names: NDArray[np.object_], labels: Labels) -> list[list[Any]]:
-    """Cell, type, population, confidence and margin of the block's cells."""
+    """Cell, type, population, confidence and margin of the block's cells, and the further columns."""
     cells: list[str] = names[block.start : block.start + len(block.cell_type)].tolist()
     types = [labels.cell_types[i] for i in encode(block.cell_type, labels.cell_types)]
     populations = [labels.populations[i] for i in encode(block.population, labels.populations)]
-    return [cells, types, populations, block.confidence.tolist(), block.margin.tolist()]
+    further = [column.values(block) for column in labels.further]
+    return [cells, types, populations, block.confidence.tolist(), block.margin.tolist(), *further]
 
 
 def _close_quietly(files: ExitStack) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from scrcl_infer.card_tables import write_populations, write_types
 from scrcl_infer.contract import UNKNOWN, Manifest
-
-MAX_ROWS = 60
-"""Rows of a table; the manifest holds them all."""
 
 
 def write_card(manifest: Manifest, *, notes: str = "") -> str:
@@ -18,7 +16,7 @@ def write_card(manifest: Manifest, *, notes: str = "") -> str:
     notes
         Markdown put before the limits, e.g. figures from an independent data set.
     """
-    parts = [_head(manifest), _populations(manifest), _types(manifest), _figures(manifest)]
+    parts = [_head(manifest), write_populations(manifest), write_types(manifest), _figures(manifest)]
     if notes:
         parts.append(f"## Tested on other data\n\n{notes.strip()}")
     parts += [_limits(manifest), _origin(manifest)]
@@ -27,7 +25,12 @@ def write_card(manifest: Manifest, *, notes: str = "") -> str:
 
 def _head(manifest: Manifest) -> str:
     origin, genes = manifest.provenance, manifest.genes
-    named = f"labels of `{', '.join(origin.label_keys)}`" if origin.label_keys else "no labels: types are populations"
+    named = "no labels: types are populations"
+    if origin.label_keys:
+        named = f"labels of `{origin.label_keys[0]}`"
+        named += f", with the coarser levels `{', '.join(origin.label_keys[1:])}`" if origin.label_keys[1:] else ""
+    elif origin.marker_table:
+        named = f"the marker genes of `{origin.marker_table}`; populations without a clear name keep their own"
     species = genes.species if genes.species != UNKNOWN else "not recognised from the gene names"
     return "\n".join(
         [
@@ -48,28 +51,6 @@ def _head(manifest: Manifest) -> str:
             "```",
         ]
     )
-
-
-def _populations(manifest: Manifest) -> str:
-    rows = [
-        f"| {_cell(p.name)} | {_cell(p.cell_type)} | {p.n_cells:,} | {'' if p.purity is None else f'{p.purity:.0%}'} |"
-        for p in manifest.populations
-    ]
-    head = [
-        "## Populations",
-        "",
-        "| population | type | training cells | share of it with that label |",
-        "|---|---|---:|---:|",
-    ]
-    return "\n".join(head + _shorten(rows, 4))
-
-
-def _types(manifest: Manifest) -> str:
-    if not manifest.encoder.n_types:
-        return ""
-    rows = [f"| {_cell(t.name)} | {t.n_cells:,} | {t.ontology_id or ''} |" for t in manifest.cell_types]
-    head = ["## Types", "", "| type | training cells | Cell Ontology |", "|---|---:|---|"]
-    return "\n".join(head + _shorten(rows, 3))
 
 
 def _figures(manifest: Manifest) -> str:
@@ -133,14 +114,3 @@ def _origin(manifest: Manifest) -> str:
             "  Type Identification', arXiv 2512.10640; the per-cell encoder is distilled from it.",
         ]
     )
-
-
-def _cell(text: str) -> str:
-    """Text that cannot break a table row."""
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _shorten(rows: list[str], n_columns: int) -> list[str]:
-    if len(rows) <= MAX_ROWS:
-        return rows
-    return [*rows[:MAX_ROWS], f"| and {len(rows) - MAX_ROWS} more |" + " |" * (n_columns - 1)]

@@ -29,6 +29,7 @@ class RunFiles(NamedTuple):
     settings: str = "run.json"
     metrics: str = "metrics.jsonl"
     checkpoint: str = "checkpoint.pt"
+    marker_scores: str = "marker_scores.csv"
 
 
 RUN_FILES = RunFiles()

@@ -32,6 +32,9 @@ Examples:
   scrcl-train cells.h5ad -o my-model
   # name them from a column of obs, and learn to tell its types
   scrcl-train cells.h5ad -o my-model --labels cell_type --batch donor
+  # types and two coarser levels of them; or names from marker genes
+  scrcl-train cells.h5ad -o my-model --labels subtype,type,lineage
+  scrcl-train cells.h5ad -o my-model --markers markers.csv
   # keep the populations and the embedding of the training cells too
   scrcl-train cells.h5ad -o my-model --write-h5ad cells.scrcl.h5ad
   # tissue sections: domains, and a model for other sections
@@ -69,7 +72,22 @@ def fit_cli(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="Folder to write the model to.")],
     labels: Annotated[
         str | None,
-        typer.Option(metavar="OBS_KEY", help="Names populations and adds a type head. Never seen by the clustering."),
+        typer.Option(
+            metavar="OBS_KEY,...",
+            help="Names populations and adds a type head; finest first, then coarser. Never seen by the clustering.",
+        ),
+    ] = None,
+    markers: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TABLE", help="Names populations by marker genes: columns type and gene. Not with --labels."
+        ),
+    ] = None,
+    ontology_ids: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TABLE", help="Cell Ontology ids: columns name and id.  [default: the data's own, if any]"
+        ),
     ] = None,
     batch: Annotated[str | None, typer.Option(metavar="OBS_KEY", help="Donor, run or plate of each cell.")] = None,
     spatial: Annotated[
@@ -119,7 +137,9 @@ def fit_cli(
 
     options = TrainOptions(
         config=get_preset(preset, epochs=epochs),
-        label_key=labels,
+        label_keys=() if labels is None else tuple(labels.split(",")),
+        markers=markers,
+        ontology_ids=ontology_ids,
         batch_key=batch,
         section_key=section,
         n_populations=wanted,
@@ -218,6 +238,7 @@ def _summary(result: TrainResult, write_h5ad: Path | None) -> str:
         f"{manifest.parity.max_abs_diff:.1e} at most over {manifest.parity.n_cells:,} cells, labels agree.",
         f"Held-out training cells: {calibration.kept_fraction:.1%} kept at the threshold"
         + ("." if error is None else f", calibration error {error:.3f}."),
+        *result.naming,
         f"Model:        {result.folder}",
         f"Log:          {result.run_dir}",
     ]

@@ -17,7 +17,8 @@ import scipy.sparse as sp
 from scrcl_infer.blocks import iter_csr_blocks
 from scrcl_infer.encoder import available_threads
 from scrcl_infer.errors import InputError
-from scrcl_infer.genes import clean_name, find_other_features, guess_species
+from scrcl_infer.gene_names import clean_name, guess_species
+from scrcl_infer.genes import find_other_features
 from scrcl_infer.h5ad import H5ad
 from scrcl_infer.matrix import choose_matrix, to_counts
 from scrcl_infer.spatial import Spots, read_spots
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from scrcl_infer.result import InputState, MatrixReport
 
-ENSEMBL_ID = re.compile(r"^ENS[A-Z]*G\d{6,}|^WBGene\d{8}|^FBgn\d{7}")
+ENSEMBL_ID = re.compile(r"^ENS[A-Z]*G\d{6,}|^WBGene\d{8}|^FBgn\d{7}", re.IGNORECASE)
 SYMBOL_COLUMNS = ("feature_name", "gene_symbols", "gene_symbol", "gene_names", "gene_name", "symbol", "Symbol")
 ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "feature_id", "ensembl")
 MIN_CELLS = 50

@@ -60,7 +60,9 @@ def run_demo(folder: Path, *, seed: int = 0, device: str = "auto", progress: Tra
     truth = query.obs["cell_type"].astype(str).to_numpy(dtype=object)
     del query.obs["cell_type"]  # what is assigned has no labels
     query.write_h5ad(query_file)
-    options = TrainOptions(label_key="cell_type", seed=seed, device=device, data_licence="simulated, no licence needed")
+    options = TrainOptions(
+        label_keys=("cell_type",), seed=seed, device=device, data_licence="simulated, no licence needed"
+    )
     bundle = train(training_file, folder / "model", options, progress=progress).folder
     model = scrcl_infer.load(bundle)
     annotated = folder / "batch2.types.h5ad"

@@ -26,6 +26,7 @@ from scrcl_infer.contract import (
     GeneGraph,
     GeneTable,
     Golden,
+    LabelLevel,
     Manifest,
     Parity,
     Population,
@@ -62,6 +63,7 @@ class ModelParts:
     centroids: Centroids
     gene_graph: GeneGraph
     spatial: SpatialSpec | None = None
+    levels: tuple[LabelLevel, ...] = ()
     notes: str = ""
     """Markdown for the card: figures on other data."""
 
@@ -111,6 +113,7 @@ def build_bundle(
         parity=Parity(0.0, 0.0, 0),
         provenance=parts.provenance,
         spatial=parts.spatial,
+        levels=parts.levels,
     )
     library = np.asarray(library_size, dtype=np.float32).reshape(-1, 1)
     chosen = _choose(counts.shape[0], PARITY_CELLS, seed)

@@ -14,8 +14,13 @@ class TrainOptions:
     """What to train on and how."""
 
     config: TrainConfig = field(default_factory=TrainConfig)
-    label_key: str | None = None
-    """Column of `obs` that names populations and teaches the type head; never seen by the teacher."""
+    label_keys: tuple[str, ...] = ()
+    """Columns of `obs` with labels, the finest first: it names populations and teaches the type head, the others become
+    coarser levels of the answers. Never seen by the teacher."""
+    markers: Path | None = None
+    """Table of marker genes that names populations; see `scrcl_train.marker_names`."""
+    ontology_ids: Path | None = None
+    """Table of names and ontology ids; None looks for ids in the data, where it has labels."""
     batch_key: str | None = None
     section_key: str | None = None
     """Column of `obs` that tells tissue sections apart, for spatial settings; None takes all spots for one section."""

@@ -24,14 +24,14 @@ from scrcl_infer.bundle import write_bundle
 from scrcl_infer.contract import GeneTable, Provenance
 from scrcl_train.augment import AugmentConfig
 from scrcl_train.calibration import calibrate, choose_folds
-from scrcl_train.data import TrainingData, add_gene_ids, read_labels, read_training_data
+from scrcl_train.data import TrainingData, add_gene_ids, read_training_data
 from scrcl_train.device import choose_device
 from scrcl_train.distil import DistilConfig, distil
 from scrcl_train.export import ModelParts, build_bundle
 from scrcl_train.features import Features, prepare_features
 from scrcl_train.gene_structure import compute_evidence, compute_gene_graph
 from scrcl_train.grouping import group_cells, make_targets, student_input
-from scrcl_train.naming import name_populations
+from scrcl_train.names import Named, Names, name_found, read_names
 from scrcl_train.options import TrainOptions
 from scrcl_train.place import compute_map
 from scrcl_train.populations import Populations, fit_centroids
@@ -71,6 +71,8 @@ class TrainResult:
     folder: Path
     run_dir: Path
     found: Found
+    naming: tuple[str, ...] = ()
+    """How marker genes named the populations, one line each."""
 
 
 def train(path: Path, folder: Path, options: TrainOptions, *, progress: TrainProgress | None = None) -> TrainResult:
@@ -112,16 +114,19 @@ def train(path: Path, folder: Path, options: TrainOptions, *, progress: TrainPro
         check_number(options.n_populations, data.n_cells)
         if options.gene_ids is not None:
             data = add_gene_ids(data, options.gene_ids)
-        labels = None if options.label_key is None else read_labels(path, options.label_key)[data.rows]
+        names = read_names(path, data, options)
     progress.say(f"{data.n_cells:,} cells x {len(data.gene_names):,} genes. {data.matrix.reason}")
     found = _find_populations(data, options, run_dir, progress)
-    bundle = _teach_student(data, found, labels, options=options, name=options.name or folder.name, progress=progress)
+    named = name_found(names, data, found.populations.labels, run_dir, seed=options.seed)
+    bundle = _teach_student(
+        data, found, (names, named), options=options, name=options.name or folder.name, progress=progress
+    )
     with progress.step("Writing"):
         write_bundle(bundle, folder, force=options.force)
         if options.write_h5ad is not None:
             answers = TrainingAnswers(data.rows, found.populations.labels, found.embedding, found.map)
             write_training_h5ad(path, options.write_h5ad, answers, bundle.manifest, force=options.force)
-    return TrainResult(bundle, folder, run_dir, found)
+    return TrainResult(bundle, folder, run_dir, found, named.remarks)
 
 
 def _find_populations(data: TrainingData, options: TrainOptions, run_dir: Path, progress: TrainProgress) -> Found:
@@ -162,17 +167,17 @@ def _find_populations(data: TrainingData, options: TrainOptions, run_dir: Path, 
 def _teach_student(
     data: TrainingData,
     found: Found,
-    labels: NDArray[np.object_] | None,
+    naming: tuple[Names, Named],
     *,
     options: TrainOptions,
     name: str,
     progress: TrainProgress,
 ) -> Bundle:
-    """Name what was found, teach and calibrate the student, and put the bundle together."""
+    """Teach and calibrate the student, and put the bundle together."""
     counts, library_size, spatial = student_input(data, found.features, options.config)
     populations, device = found.populations, choose_device(options.device)
-    described, types = name_populations(populations.labels, labels)
-    targets = make_targets(populations, found.embedding, found.map, labels)
+    names, named = naming
+    targets = make_targets(populations, found.embedding, found.map, names.labels)
     # Values that were logarithms once, or means of neighbours, are no counts: their depth cannot be drawn anew.
     recipe = DistilConfig(augment=AugmentConfig(thin=data.matrix.state == "counts" and spatial is None))
     folds = choose_folds(targets.populations if targets.types is None else targets.types, seed=options.seed)
@@ -201,8 +206,9 @@ def _teach_student(
         parts = ModelParts(
             name=name,
             genes=_gene_table(data, found.features, compute_evidence(student, counts, library_size)),
-            populations=described,
-            cell_types=types,
+            populations=named.populations,
+            cell_types=named.cell_types,
+            levels=names.levels,
             calibration=calibration,
             provenance=_provenance(data, options),
             centroids=fit_centroids(answer.embedding, populations.labels, populations.n_populations),
@@ -243,8 +249,9 @@ def _provenance(data: TrainingData, options: TrainOptions) -> Provenance:
         n_genes=len(data.gene_names),
         preset=options.config.preset,
         seed=options.seed,
-        label_keys=() if options.label_key is None else (options.label_key,),
+        label_keys=options.label_keys,
         batch_key=options.batch_key,
         versions=versions,
         data_licence=options.data_licence,
+        marker_table="" if options.markers is None else options.markers.name,
     )

@@ -11,6 +11,7 @@ from scrcl_infer.errors import InputError, TrainingError
 from scrcl_infer.h5ad import H5ad
 from scrcl_train.checkpoint import RUN_FILES
 from scrcl_train.device import choose_device
+from scrcl_train.names import check_names
 from scrcl_train.options import TrainOptions
 
 logger = logging.getLogger(__name__)
@@ -33,13 +34,14 @@ def check_run(path: Path, folder: Path, options: TrainOptions) -> Path:
     Raises
     ------
     InputError
-        An input file is not there, the training data is no `.h5ad`, or the table or the notes are no text.
+        An input file is not there, the training data is no `.h5ad`, the table or the notes are no text, or names are
+        asked for in a way that cannot be followed.
     OutputError
         The bundle or the `.h5ad` copy must not be written there.
     TrainingError
         The run folder holds another run, the device is not there, or there are fewer cells than populations asked for.
     """
-    for needed in (path, options.gene_ids, options.card_notes):
+    for needed in (path, options.gene_ids, options.card_notes, options.markers, options.ontology_ids):
         if needed is not None and not needed.is_file():
             msg = f"There is no file {needed.absolute()}. Check the path."
             raise InputError(msg)
@@ -48,6 +50,7 @@ def check_run(path: Path, folder: Path, options: TrainOptions) -> Path:
             _check_text(text)
     with H5ad(path) as source:
         check_number(options.n_populations, source.n_cells)
+    check_names(options)
     check_folder(folder, force=options.force)
     if options.write_h5ad is not None:
         check_path(options.write_h5ad, force=options.force, inputs=(path,))

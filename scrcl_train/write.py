@@ -38,7 +38,7 @@ class TrainingAnswers:
 def write_training_h5ad(
     source: Path, target: Path, answers: TrainingAnswers, manifest: Manifest, *, force: bool = False
 ) -> None:
-    """Write a copy of `source` with `obs` population and type, `obsm` embedding and map, and `uns['scrcl']`.
+    """Write a copy of `source` with `obs` population, type and levels, `obsm` embedding and map, and `uns['scrcl']`.
 
     A row that was not trained on, because it holds no counts, is 'unknown' with an embedding of zeros and no place on
     the map (NaN), as in assigning.
@@ -62,7 +62,9 @@ def write_training_h5ad(
     adata = ad.read_h5ad(source)
     names = [p.name for p in manifest.populations]
     types = [p.cell_type for p in manifest.populations]
-    for key, values in ((POPULATION, names), (CELL_TYPE, types)):
+    index = {cell_type.name: i for i, cell_type in enumerate(manifest.cell_types)}
+    levels = [(DEFAULT_PREFIX + level.key, [level.names[index[name]] for name in types]) for level in manifest.levels]
+    for key, values in ((POPULATION, names), (CELL_TYPE, types), *levels):
         column = np.full(adata.n_obs, UNKNOWN, dtype=object)
         column[answers.rows] = np.array(values, dtype=object)[answers.populations]
         categories = list(dict.fromkeys(values)) + ([UNKNOWN] if len(answers.rows) < adata.n_obs else [])

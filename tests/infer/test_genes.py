@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import anndata
@@ -11,7 +12,8 @@ import pytest
 
 from scrcl_infer.contract import GeneTable
 from scrcl_infer.errors import GeneOverlapError, InputError
-from scrcl_infer.genes import GeneMatch, clean_name, guess_species, match_genes
+from scrcl_infer.gene_names import clean_name, guess_species
+from scrcl_infer.genes import GeneMatch, match_genes
 from scrcl_infer.h5ad import open_source
 
 SYMBOLS = ("CD3E", "MS4A1", "NKG7", "LYZ", "C1orf56", "HLA-DRA", "PPBP", "GNLY")
@@ -157,3 +159,34 @@ def test_missing_names_in_a_column() -> None:
 )
 def test_guess_species(names: list[str], species: str) -> None:
     assert guess_species(names) == species
+
+
+@pytest.mark.parametrize("spell", [str.lower, str.title, str.swapcase])
+def test_ids_are_known_in_any_case_and_with_versions(spell: Callable[[str], str]) -> None:
+    got = match([f"{spell(name)}.{i}" for i, name in enumerate(IDS)])
+    assert got.columns.tolist() == list(range(8))
+    assert clean_name(spell("WBGene00006763.1")) == "WBGene00006763"
+    assert clean_name(spell("FBgn0000001")) == "FBgn0000001"
+
+
+def test_a_file_in_mixed_case_is_read_regardless_of_case() -> None:
+    got = match(["cd3e", "Ms4a1", "NKG7", "lyz", "c1ORF56", "HLA-dra", "Ppbp", "GNLY"])
+    assert got.columns.tolist() == list(range(8))
+    assert got.report.weighted_overlap == pytest.approx(1)
+
+
+def test_small_letters_are_read_where_nearly_all_genes_are_found() -> None:
+    """Eight of eight: a human file in small letters. Two of eight: more like the genes of a fish."""
+    lower = [symbol.lower() for symbol in SYMBOLS]
+    assert match(lower).columns.tolist() == list(range(8))
+    with pytest.raises(GeneOverlapError, match="look like zebrafish genes"):
+        match(["cd3e", "ms4a1", "tp53", "sox10", "gata1a", "actb1"])
+
+
+def test_ids_decide_on_the_species_before_symbols_do() -> None:
+    """Symbols of a mouse in capitals are read, for the ids beside them are those of a mouse."""
+    mouse = GeneTable(("Cd3e", "Ms4a1"), ("Cd3e", "Ms4a1"), ("", ""), (0.5, 0.5), "Mus musculus")
+    ids = ["ENSMUSG00000000001", "ENSMUSG00000000002"]
+    assert match(["CD3E", "MS4A1"], model=mouse, var={"gene_ids": ids}).columns.tolist() == [0, 1]
+    with pytest.raises(GeneOverlapError, match="look like human genes; the model is mouse"):
+        match(["CD3E", "MS4A1"], model=mouse)

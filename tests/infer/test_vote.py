@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from scrcl_infer import apply_assignment
 from scrcl_infer.bundle import write_bundle
-from scrcl_infer.contract import Bundle, SpatialSpec
+from scrcl_infer.contract import Bundle, LabelLevel, SpatialSpec
 from scrcl_infer.errors import InputError
 from scrcl_infer.neighbors import round_rows
 from scrcl_infer.pipeline import Model, load
@@ -119,6 +120,19 @@ def test_how_the_file_is_cut_does_not_matter(cuts: list[int]) -> None:
     np.testing.assert_array_equal(whole[0].cell_type < 0, before.cell_type < 0)
     assert (whole[0].cell_type != before.cell_type).any()
     assert (whole[0].margin >= 0).all()
+
+
+def test_coarser_levels_follow_the_vote() -> None:
+    """The probability of a coarse name is the sum over its types after the vote; unknown cells keep their own."""
+    level = LabelLevel("broad", ("x", "x", "y", "y"), ("", "", "", ""))
+    (block, posterior), *_ = blocks_of(120, [])
+    own = np.full((120, 1), 0.25, dtype=np.float32)
+    with Ballot(120, n_types=4, dim=64, levels=(level,)) as ballot:
+        ballot.add(dataclasses.replace(block, level_confidence=own), posterior)
+        ((voted, pooled),) = ballot.count()
+    for i, of_type in enumerate(voted.cell_type):
+        family = pooled[i, :2].sum() if of_type < 2 else pooled[i, 2:].sum()
+        assert voted.level_confidence[i, 0] == pytest.approx(0.25 if of_type < 0 else family, abs=1e-6)
 
 
 def test_a_full_temporary_folder_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

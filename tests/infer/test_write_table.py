@@ -27,6 +27,7 @@ MANIFEST: Any = SimpleNamespace(
     populations=tuple(SimpleNamespace(name=f"P{i}") for i in range(1, 4)),
     cell_types=tuple(SimpleNamespace(name=name) for name in TYPES),
     encoder=SimpleNamespace(dim=2),
+    levels=(),
 )
 SOURCE: Any = SimpleNamespace(path=None, n_cells=N, obs_names=lambda: NAMES)
 

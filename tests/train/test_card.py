@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from scrcl_infer.card_tables import MAX_ROWS
 from scrcl_infer.contract import Calibration, Manifest, Population
-from scrcl_train.card import MAX_ROWS, write_card
+from scrcl_train.card import write_card
 from tests.student_case import make_small_bundle
 
 

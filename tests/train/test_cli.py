@@ -12,6 +12,7 @@ from scrcl_infer.contract import FILES
 from scrcl_train import cli
 from scrcl_train.cli_words import DeviceChoice, is_no_path
 from scrcl_train.device import DEVICES
+from scrcl_train.options import TrainOptions
 
 ENVIRONMENT = {**os.environ, "COLUMNS": "120", "OMP_NUM_THREADS": "1"}
 
@@ -27,7 +28,7 @@ def test_help_teaches_and_loads_nothing_heavy() -> None:
     assert top.returncode == fit.returncode == 0
     assert "scrcl-train DATA.h5ad -o BUNDLE" in top.stdout
     for option in ("--labels", "--batch", "--n-populations", "--preset", "--epochs", "--seed", "--device", "--layer",
-                   "--write-h5ad", "--resume"):  # fmt: skip
+                   "--write-h5ad", "--resume", "--markers", "--ontology-ids"):  # fmt: skip
         assert option in fit.stdout
     probe = "import sys, scrcl_train.cli; print([m for m in ('torch', 'scanpy', 'numpy') if m in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
@@ -69,6 +70,24 @@ def test_what_may_be_data_is_taken_for_data(tmp_path: Path, monkeypatch: pytest.
     Path("cells").touch()
     assert not is_no_path(word)
     assert is_no_path("evaluate")
+
+
+def test_names_are_asked_for_on_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[TrainOptions] = []
+
+    def remember(data: Path, output: Path, options: TrainOptions, *, quiet: bool) -> None:
+        del data, output, quiet
+        asked.append(options)
+        raise SystemExit
+
+    monkeypatch.setattr(cli, "fit", remember)
+    for words in (("--labels", "fine,broad", "--ontology-ids", "ids.csv"), ("--markers", "m.csv"), ()):
+        monkeypatch.setattr(sys, "argv", ["scrcl-train", "cells.h5ad", "-o", "model", *words])
+        with pytest.raises(SystemExit):
+            cli.main()
+    assert [options.label_keys for options in asked] == [("fine", "broad"), (), ()]
+    assert [options.ontology_ids for options in asked] == [Path("ids.csv"), None, None]
+    assert [options.markers for options in asked] == [None, Path("m.csv"), None]
 
 
 def test_without_the_training_packages_the_command_says_what_to_install(tmp_path: Path) -> None:

@@ -159,3 +159,16 @@ def test_a_table_completes_ids_and_symbols_and_changes_no_others(tmp_path: Path,
     table.write_text("ENSG00000000009,NOTHING\n")
     with pytest.raises(InputError, match="no row completes"):
         add_gene_ids(read_training_data(path), table)
+
+
+def test_symbols_and_ids_are_both_kept_whatever_their_case_and_place(tmp_path: Path, simulated: AnnData) -> None:
+    """The file names genes by ids in small letters with versions; symbols in mixed case are in a column."""
+    adata = simulated.copy()
+    adata.var["gene_symbol"] = [f"sYm{i}" for i in range(adata.n_vars)]
+    adata.var_names = [f"ensg{i:011d}.{i % 5}" for i in range(adata.n_vars)]
+    path = tmp_path / "cells.h5ad"
+    adata.write_h5ad(path)
+    data = read_training_data(path)
+    assert data.ensembl_ids[:2] == ("ENSG00000000000", "ENSG00000000001")
+    assert data.symbols[:2] == ("sYm0", "sYm1")
+    assert data.species == "Homo sapiens"

@@ -24,7 +24,7 @@ from scrcl_train.pipeline import TrainResult, train
 from scrcl_train.preflight import check_run
 from scrcl_train.presets import get_preset
 
-OPTIONS = TrainOptions(config=get_preset("default", epochs=20), label_key="cell_type", n_populations=6, seed=0)
+OPTIONS = TrainOptions(config=get_preset("default", epochs=20), label_keys=("cell_type",), n_populations=6, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_the_same_seed_gives_the_same_bundle_to_the_byte(result: TrainResult, ce
 
 
 def test_labels_do_not_reach_what_is_found(result: TrainResult, cells: Path, folder: Path) -> None:
-    blind = train(cells, folder / "blind", replace(OPTIONS, label_key=None))
+    blind = train(cells, folder / "blind", replace(OPTIONS, label_keys=()))
     np.testing.assert_array_equal(blind.found.populations.labels, result.found.populations.labels)
     np.testing.assert_array_equal(blind.found.embedding, result.found.embedding)
     assert [t.name for t in blind.bundle.manifest.cell_types] == [f"P{i}" for i in range(1, 7)]
