@@ -70,7 +70,10 @@ def fit_cli(
         str | None,
         typer.Option(metavar="OBS_KEY", help="Names populations and adds a type head. Never seen by the clustering."),
     ] = None,
-    batch: Annotated[str | None, typer.Option(metavar="OBS_KEY", help="Donor, run or plate of each cell.")] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(metavar="OBS_KEY", help="Donor, run or plate of each cell; populations then span batches."),
+    ] = None,
     spatial: Annotated[
         bool, typer.Option("--spatial", help="Tissue sections: find domains, with the places in obsm['spatial'].")
     ] = False,
