@@ -35,8 +35,6 @@ ROUNDS = 2
 """Times that pairs are sought and cells moved; pairs are better once the batches have met."""
 MAX_SEARCHED = 5_000
 """Cells of each batch that pairs are sought among; drawn where there are more, so that time grows linearly."""
-OUTLYING = 3.0
-"""Pairs this many (normal) standard deviations farther apart than the median of the two batches are none."""
 
 
 def mix_batches(features: Features, batch: NDArray[np.generic], graph: GraphConfig, *, seed: int = 0) -> Features:
@@ -45,7 +43,7 @@ def mix_batches(features: Features, batch: NDArray[np.generic], graph: GraphConf
     Parameters
     ----------
     features
-        From `prepare_features`. Without components (paper presets) or with spots for a graph they are left as they are.
+        From `prepare_features`. Without components (paper presets), or of spots, they are left as they are.
     batch
         (n,) batch of each cell; labels of types are not needed.
     graph
@@ -80,7 +78,7 @@ def describe_batches(features: Features, batch: NDArray[np.generic]) -> str:
     """Return a sentence on what `mix_batches` does with these batches; arguments as there."""
     sizes = np.unique(batch, return_counts=True)[1]
     if features.components is None or features.neighbors is None:
-        return "Batches: used for the choice of genes only; this preset builds its graph as published."
+        return "Batches: used for the choice of genes only; this preset's graph does not depend on them."
     if len(sizes) == 1:
         return "Batches: all cells are of one; nothing to bring together."
     small = int((sizes < MIN_CELLS).sum())
@@ -134,7 +132,7 @@ def move_cells(components: Components, rows: list[NDArray[np.int64]], *, seed: i
 
 
 def find_pairs(first: NDArray[np.float32], second: NDArray[np.float32]) -> sp.csr_matrix:
-    """Pair the cells of two batches that are among each other's nearest, leaving out pairs that are unusually far.
+    """Pair the cells of two batches that are among each other's nearest `N_PAIRED`.
 
     Parameters
     ----------
@@ -146,14 +144,7 @@ def find_pairs(first: NDArray[np.float32], second: NDArray[np.float32]) -> sp.cs
     csr_matrix
         (m, l) float64, 1 for each pair.
     """
-    pairs = sp.coo_matrix(_nearest(first, second, N_PAIRED).multiply(_nearest(second, first, N_PAIRED).T))
-    if not pairs.nnz:
-        return sp.csr_matrix(pairs)
-    distance = np.linalg.norm(first[pairs.row] - second[pairs.col], axis=1)
-    middle = np.median(distance)
-    # 1.4826 turns the median deviation of normal values into their standard deviation
-    usual = distance <= middle + OUTLYING * 1.4826 * np.median(np.abs(distance - middle))
-    return sp.csr_matrix((np.ones(int(usual.sum())), (pairs.row[usual], pairs.col[usual])), shape=pairs.shape)
+    return sp.csr_matrix(_nearest(first, second, N_PAIRED).multiply(_nearest(second, first, N_PAIRED).T))
 
 
 def _large_batches(batch: NDArray[np.generic]) -> list[NDArray[np.int64]]:
