@@ -89,7 +89,10 @@ def fit_cli(
             metavar="TABLE", help="Cell Ontology ids: columns name and id.  [default: the data's own, if any]"
         ),
     ] = None,
-    batch: Annotated[str | None, typer.Option(metavar="OBS_KEY", help="Donor, run or plate of each cell.")] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(metavar="OBS_KEY", help="Donor, run or plate of each cell; populations then span batches."),
+    ] = None,
     spatial: Annotated[
         bool, typer.Option("--spatial", help="Tissue sections: find domains, with the places in obsm['spatial'].")
     ] = False,

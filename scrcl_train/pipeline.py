@@ -23,6 +23,7 @@ import numpy as np
 from scrcl_infer.bundle import write_bundle
 from scrcl_infer.contract import GeneTable, Provenance
 from scrcl_train.augment import AugmentConfig
+from scrcl_train.batches import describe_batches, mix_batches
 from scrcl_train.calibration import calibrate, choose_folds
 from scrcl_train.data import TrainingData, add_gene_ids, read_training_data
 from scrcl_train.device import choose_device
@@ -142,6 +143,9 @@ def _find_populations(data: TrainingData, options: TrainOptions, run_dir: Path, 
             section=None if data.spots is None else data.spots.section,
             seed=options.seed,
         )
+        if data.batch is not None:
+            progress.say(describe_batches(features, data.batch))
+            features = mix_batches(features, data.batch, options.config.graph, seed=options.seed)
     with progress.epochs("Teacher") as report:
         teacher = fit(
             features,
