@@ -78,10 +78,13 @@ class Results:
 def run_plan(plan: Plan, cache: Cache) -> Results:
     """Run a plan, taking finished calls from the cache; one that fails is reported and leaves the others alone."""
     results, waiting = Results(), []
+    for method in plan.methods:
+        if method.environment is not None:
+            method.environment.make()
     for item in plan.sets:
         data_key = item.key()
         for method in plan.methods:
-            if method.missing():
+            if method.missing() or not method.suits(item):
                 continue
             for seed in plan.seeds:
                 key = method.cache_key() | data_key
