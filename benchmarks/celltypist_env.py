@@ -47,8 +47,8 @@ def answer_celltypist(
     queries
         Cells to answer for; their values are of the same kind.
     is_log
-        The values are log1p of something: undone, brought to ten thousand a cell, which CellTypist insists on, and logged
-        again.
+        The values are log1p of something: undone, brought to ten thousand a cell, which CellTypist insists on, and
+        logged again.
 
     Returns
     -------

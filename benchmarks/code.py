@@ -37,10 +37,12 @@ def hash_code(names: Iterable[str], folder: Path = TRAIN_FOLDER) -> str:
 
 
 def hash_deciding_code(root: Path = ROOT) -> str:
-    """Return a hash of all modules that training and assigning import, directly or not, but those that decide nothing."""
+    """Return a hash of the modules that training and assigning import, directly or not, and that decide answers."""
     found = trace_modules(ENTRIES, root)
     return "-".join(
-        hash_code((name.removeprefix(f"{package}.") for name in found if name.startswith(f"{package}.")), root / package)
+        hash_code(
+            (name.removeprefix(f"{package}.") for name in found if name.startswith(f"{package}.")), root / package
+        )
         for package in ("scrcl_train", "scrcl_infer")
     )
 

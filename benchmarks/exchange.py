@@ -27,7 +27,7 @@ class Query:
     """(h,) unique names."""
 
 
-def ask_worker(  # noqa: PLR0917 - the reference is three arrays
+def ask_worker(
     environment: Environment,
     counts: sp.csr_matrix,
     genes: NDArray[np.object_],

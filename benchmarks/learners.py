@@ -1,4 +1,4 @@
-"""Simple methods that learn types from a reference and answer for any query: logistic regression, kNN, scanpy `ingest`."""
+"""Simple methods that learn types and answer for any query: logistic regression, kNN, scanpy `ingest`."""
 
 from __future__ import annotations
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from benchmarks.environments import Environment
 
 NumberOfClusters = Literal["given", "estimated"]
+Kind = NumberOfClusters | Literal["thinned"]
+"""Which of the table's grids a column stands in."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,8 @@ class Column:
 
     key: str
     title: str
-    k: NumberOfClusters
-    """Whether the method was told the number of types."""
+    k: Kind
+    """In clustering, whether the method was told the number of types; else 'given', or what the query was made."""
     note: str = ""
     """Printed under the table, e.g. that labels were used."""
     is_ours: bool = False

@@ -74,9 +74,7 @@ def search(cells: Transfer, seed: int, folder: Path) -> Search:
     return Search(data, options, pipeline._find_populations(data, options, run_dir, TrainProgress()))
 
 
-def learn_ours(
-    cells: Transfer, seed: int, kinds: Sequence[str] = (LABELLED, UNLABELLED)
-) -> dict[str, Learned]:
+def learn_ours(cells: Transfer, seed: int, kinds: Sequence[str] = (LABELLED, UNLABELLED)) -> dict[str, Learned]:
     """Train on the reference, write a bundle for each kind and load it through `scrcl_infer`.
 
     Returns

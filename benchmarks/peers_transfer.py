@@ -99,8 +99,8 @@ SCANVI_METHOD = Method(
             "scanvi",
             "scANVI",
             "given",
-            note=f"{SCANVI.requirements[0]} in an environment of its own, its default numbers of epochs and 100 for the "
-            "query; slow on a CPU, so run on the small pairs only (panc8, scmix).",
+            note=f"{SCANVI.requirements[0]} in an environment of its own, its default numbers of epochs and 100 for "
+            "the query; slow on a CPU, so run on the small pairs only (panc8, scmix).",
         ),
     ),
     lambda cells: None,

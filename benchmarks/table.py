@@ -151,9 +151,9 @@ def _cell(table: Table, method: Method, column: Column, data: str, metric: str) 
         return "not installed"
     values = scores_of(table, column.key, data, metric)
     if not method.suits(next(item for item in table.plan.sets if item.name == data)):
-        return "–"
+        return "-"
     if not values and any(key[:2] == (method.name, data) for key in table.results.calls):
-        return "–"  # no such score, as of a method without confidences
+        return "-"  # no such score, as of a method without confidences
     if not values:
         failed = any(key[:2] == (method.name, data) for key in table.results.failures)
         return "failed" if failed else "not run"

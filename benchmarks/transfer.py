@@ -32,9 +32,10 @@ students of a pair and seed are taught from one search for populations, which se
 Logistic regression (C = 1), kNN (the 15 nearest by cosine on 30 PCs) and `ingest` are told the query's genes and
 trained on those shared: counts per ten thousand over all genes of the file, log1p, 2,000 highly variable genes of the
 reference; the first two standardised by the reference and clipped at 10. `ingest` runs scanpy's PCA (50) and neighbours
-(15) with their defaults and gives no confidence. CellTypist: `celltypist.train(adata, labels)` with its defaults on log1p
-of counts per ten thousand of all genes of the reference (C = 1, lbfgs, no feature selection), `celltypist.annotate` with
-best match and without majority voting; confidence is the highest of its one-against-the-rest probabilities.
+(15) with their defaults and gives no confidence. CellTypist: `celltypist.train(adata, labels)` with its defaults on
+log1p of counts per ten thousand of all genes of the reference (C = 1, lbfgs, no feature selection),
+`celltypist.annotate` with best match and without majority voting; confidence is the highest of its
+one-against-the-rest probabilities.
 Xin and Wang hold log values: CellTypist refuses them as they are, so they are taken back by expm1, brought to ten
 thousand and logged again; the simple peers take them as they are.
 

@@ -1,4 +1,4 @@
-"""Train CellTypist on `reference.npz` of a folder and answer for `query0.npz`, ...; runs in CellTypist's environment."""
+"""Train CellTypist on a folder's `reference.npz`, answer for `query0.npz`, ...; runs in an environment of its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read_cells(path: Path, *, is_log: bool) -> tuple[Any, Any]:
 
     with np.load(path, allow_pickle=False) as stored:
         matrix = sp.csr_matrix((stored["data"], stored["indices"], stored["indptr"]), shape=tuple(stored["shape"]))
-        genes, labels = stored["genes"], stored["labels"] if "labels" in stored else None
+        genes, labels = stored["genes"], stored.get("labels")
     adata = anndata.AnnData(matrix.astype(np.float32))
     adata.var_names = genes
     if is_log:  # CellTypist refuses other log values

@@ -19,7 +19,7 @@ def read_cells(path: Path) -> tuple[Any, Any]:
 
     with np.load(path, allow_pickle=False) as stored:
         matrix = sp.csr_matrix((stored["data"], stored["indices"], stored["indptr"]), shape=tuple(stored["shape"]))
-        genes, labels = stored["genes"], stored["labels"] if "labels" in stored else None
+        genes, labels = stored["genes"], stored.get("labels")
     adata = anndata.AnnData(matrix.astype(np.float32))
     adata.var_names = genes
     return adata, labels
