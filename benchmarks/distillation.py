@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from benchmarks.code import hash_deciding_code
 from benchmarks.conditions import Condition
 from benchmarks.exchange import Query
-from benchmarks.methods import Column, Method, Outcome
+from benchmarks.methods import Column, Kind, Method, Outcome
 from benchmarks.ours_transfer import Search, search
 from benchmarks.pairs import PAIRS, Transfer, choose_pairs
 from benchmarks.peers_transfer import OURS_PACKAGES, query_of
@@ -39,6 +39,8 @@ VARIANTS = (
     ("plain-types", "types only, without augmentation", False, False),
 )
 """Key, title, whether the teacher's embedding and the populations are learned, whether cells are changed."""
+QUERIES: tuple[tuple[str, Kind], ...] = (("", "given"), ("@hard", "thinned"))
+"""Ending of a column's key, and what the query is."""
 
 PROTOCOL = """\
 One teacher and one search for populations for each pair and seed; then four students with labels. *Full* is what is
@@ -117,7 +119,7 @@ METHODS: tuple[Method, ...] = (
         "distillation",
         tuple(
             Column(f"{key}{ending}", title, kind, is_ours=True)
-            for ending, kind in (("", "given"), ("@hard", "thinned"))
+            for ending, kind in QUERIES
             for key, title, _, _ in VARIANTS
         ),
         lambda cells: None,

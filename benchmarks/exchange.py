@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -60,16 +61,16 @@ def ask_worker(
 def write_cells(path: Path, cells: Query, labels: NDArray[np.object_] | None = None) -> None:
     """Write counts, names and labels as plain arrays: text as numpy strings, so that nothing is ever unpickled."""
     matrix = sp.csr_matrix(cells.counts)
-    told = {} if labels is None else {"labels": labels.astype(np.str_)}
-    np.savez(
-        path,
-        data=matrix.data,
-        indices=matrix.indices,
-        indptr=matrix.indptr,
-        shape=np.array(matrix.shape),
-        genes=cells.genes.astype(np.str_),
-        **told,
-    )
+    arrays: dict[str, NDArray[Any]] = {
+        "data": matrix.data,
+        "indices": matrix.indices,
+        "indptr": matrix.indptr,
+        "shape": np.array(matrix.shape),
+        "genes": cells.genes.astype(np.str_),
+    }
+    if labels is not None:
+        arrays["labels"] = labels.astype(np.str_)
+    np.savez(path, allow_pickle=False, **arrays)
 
 
 def read_answers(path: Path) -> NDArray[np.object_]:

@@ -16,6 +16,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from scrcl_train.layers import CellGraph
 
 HIDDEN = 1500
 DIM = 10
@@ -105,7 +111,7 @@ def _measure(form: str, n_cells: int) -> dict[str, float]:
     }
 
 
-def _linear(views: list, graph: object) -> object:  # type: ignore[type-arg]
+def _linear(views: list[Tensor], graph: CellGraph) -> Tensor:
     from scrcl_train.objective import (
         cross_view_consistency,
         embedding_distribution_alignment,
@@ -118,7 +124,7 @@ def _linear(views: list, graph: object) -> object:  # type: ignore[type-arg]
     return eda + nca + cross_view_consistency(z_1, z_2, graph)
 
 
-def _dense(views: list, graph: object) -> object:  # type: ignore[type-arg]
+def _dense(views: list[Tensor], graph: CellGraph) -> Tensor:
     """Return the same three losses by their definitions, with n x n arrays."""
     import torch
 
@@ -137,7 +143,7 @@ def _dense(views: list, graph: object) -> object:  # type: ignore[type-arg]
     return eda + nca + ((z_1 @ z_2.T - looped) ** 2).sum() / n_cells**2
 
 
-def _divergence(logits_1: object, logits_2: object) -> object:
+def _divergence(logits_1: Tensor, logits_2: Tensor) -> Tensor:
     log_1, log_2 = logits_1.log_softmax(-1), logits_2.log_softmax(-1)
     return ((log_1.exp() - log_2.exp()) * (log_1 - log_2)).sum()
 
