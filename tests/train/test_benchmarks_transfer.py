@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,17 +14,16 @@ import scanpy as sc
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from benchmarks import environments, robustness
+from benchmarks import robustness
 from benchmarks.code import hash_deciding_code, trace_modules
 from benchmarks.conditions import CONDITIONS, Condition
 from benchmarks.distillation import VARIANTS, answer_student, make_variants
-from benchmarks.environments import Environment, WorkerError
-from benchmarks.exchange import Query, ask_worker
+from benchmarks.exchange import Query
 from benchmarks.learners import choose_genes, learn_logistic, learn_nearest, log_expression
 from benchmarks.methods import Column, Method, Outcome
 from benchmarks.ours_transfer import Learned, Search, name_by_majority
 from benchmarks.pairs import Transfer
-from benchmarks.runner import Plan, Results, run_plan
+from benchmarks.runner import Plan, Results
 from benchmarks.table import Table, format_table, scores_of
 from benchmarks.transfer import make_table, score
 from scrcl_train.distil import DistilConfig, DistilEpoch, distil
@@ -114,67 +112,6 @@ def test_thinned_counts_are_binomial_and_the_genes_left_are_nested() -> None:
     again = Condition(depth=0.1).apply(query, seed=1).counts.toarray()
     np.testing.assert_array_equal(thinned, again)
     assert set(Condition(genes=0.2).apply(query, seed=2).genes) != kept[2]
-
-
-def fake_environment(parent: Path) -> Environment:
-    return Environment("peer", ("peer==1.0", "other==2.0"), parent=parent)
-
-
-def test_an_environment_is_ready_only_with_the_same_requirements(tmp_path: Path) -> None:
-    environment = fake_environment(tmp_path)
-    assert not environment.is_ready()
-    environment.folder.mkdir()
-    (environment.folder / "installed.txt").write_text("peer==1.0\nother==2.0\n")
-    assert environment.is_ready()
-    assert environment.make()
-    assert not replace(environment, requirements=("peer==1.1",)).is_ready()
-
-
-def test_without_a_network_the_column_says_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any) -> None:
-        msg = "ERROR: No matching distribution found for peer==1.0"
-        raise WorkerError(msg)
-
-    monkeypatch.setattr(environments, "_call", fail)
-    environment = fake_environment(tmp_path)
-    method = Method("peer", (Column("peer", "Peer", "given"),), lambda _: None, lambda *_: Outcome({}))
-    plan = Plan("transfer", (replace(method, environment=environment),), (Toy(),), (0,))
-    table = make_table(plan, run_plan(plan, SimpleNamespace(get=None)), {"toy": 3})  # type: ignore[arg-type]
-    assert plan.methods[0].missing() == environment.requirements
-    assert "| toy (3 shared types) | not installed |" in format_table(table)
-    assert not environment.folder.exists()
-
-
-class Echo(Environment):
-    """Answers with the labels of the reference in turn."""
-
-    def run(self, folder: Path) -> None:
-        reference = np.load(folder / "reference.npz", allow_pickle=False)
-        settings = json.loads((folder / "settings.json").read_text())
-        assert settings["is_log"] is False
-        for number in range(settings["queries"]):
-            query = np.load(folder / f"query{number}.npz", allow_pickle=False)
-            assert "labels" not in query
-            n = int(query["shape"][0])
-            np.savez(
-                folder / f"answers{number}.npz",
-                types=np.resize(reference["labels"], n),
-                confidence=np.full(n, query["data"].sum() / 1e6),
-            )
-
-
-def test_a_worker_gets_the_cells_and_gives_types_and_confidences() -> None:
-    cells, labels = make_pair()
-    queries = [Query(cells.query_counts, cells.query_genes), Query(cells.counts[:5], cells.genes)]
-    answers = ask_worker(Echo("echo", ()), cells.counts, cells.genes, labels, queries, settings={"is_log": False})
-    assert [a.shape for a in answers] == [(2, 90), (2, 5)]
-    np.testing.assert_array_equal(answers[0][0], labels)
-    np.testing.assert_allclose(answers[1][1].astype(float), cells.counts[:5].sum() / 1e6)
-
-
-def test_a_worker_that_fails_says_its_last_line() -> None:
-    with pytest.raises(WorkerError, match=r"^ValueError: no$"):
-        environments._call((environments.sys.executable, "-c", "raise ValueError('no')"), 60)
 
 
 def test_populations_are_named_by_the_majority_of_their_own_cells() -> None:
