@@ -34,6 +34,8 @@ class Environment:
     """For pip, pinned; another list makes the environment anew."""
     constrained: bool = False
     """Whether `constraints.txt` holds, too."""
+    on_request: bool = False
+    """Large: a benchmark uses it where it is there, and does not make it."""
     parent: Path = CACHE_FOLDER
 
     @property

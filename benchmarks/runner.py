@@ -79,7 +79,7 @@ def run_plan(plan: Plan, cache: Cache) -> Results:
     """Run a plan, taking finished calls from the cache; one that fails is reported and leaves the others alone."""
     results, waiting = Results(), []
     for method in plan.methods:
-        if method.environment is not None:
+        if method.environment is not None and not method.environment.on_request:
             method.environment.make()
     for item in plan.sets:
         data_key = item.key()

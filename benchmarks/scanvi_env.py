@@ -1,4 +1,4 @@
-"""ScANVI in an environment of its own: scvi-tools brings a hundred packages along."""
+"""ScANVI in an environment of its own, as scvi-tools brings a hundred packages: `python -m benchmarks.scanvi_env`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from benchmarks.environments import Environment
 from benchmarks.exchange import Query, ask_worker
 
-SCANVI = Environment("scanvi", ("scvi-tools==1.4.2", "torch==2.13.0"), constrained=True)
+SCANVI = Environment("scanvi", ("scvi-tools==1.4.2", "torch==2.13.0"), constrained=True, on_request=True)
 SETTINGS = {"hvgs": 2000, "query_epochs": 100}
 """Genes of the reference, and epochs of the query's own fit: the figure of the scvi-tools tutorial."""
 PAIRS = ("panc8", "scmix")
@@ -31,3 +31,7 @@ def answer_scanvi(
         scvi-tools failed.
     """
     return ask_worker(SCANVI, counts, genes, labels, [query], settings={"seed": seed, **SETTINGS})[0]
+
+
+if __name__ == "__main__":
+    raise SystemExit(0 if SCANVI.make() else 1)

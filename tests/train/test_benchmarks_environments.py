@@ -61,6 +61,17 @@ def test_without_a_network_the_column_says_not_installed(tmp_path: Path, monkeyp
     assert not environment.folder.exists()
 
 
+def test_a_large_environment_is_not_made_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(environments, "_call", lambda *given: calls.append(given))
+    large = replace(fake_environment(tmp_path), on_request=True)
+    method = Method("peer", (Column("peer", "Peer", "given"),), lambda _: None, lambda *_: Outcome({}))
+    run_plan(Plan("transfer", (replace(method, environment=large),), (Toy(),), (0,)), SimpleNamespace(get=None))  # type: ignore[arg-type]
+    assert not calls
+    assert large.make()
+    assert len(calls) == 2
+
+
 class Echo(Environment):
     """Answers with the labels of the reference in turn."""
 
