@@ -1,4 +1,4 @@
-"""`python -m benchmarks clustering|ablation|spatial|transfer`."""
+"""`python -m benchmarks clustering|ablation|spatial|transfer|robustness|distillation`."""
 
 from __future__ import annotations
 
@@ -80,6 +80,32 @@ def transfer(  # noqa: PLR0917 - options
     run_benchmark("transfer", sets, tuple(range(seeds)), methods, (jobs, threads), output)
 
 
+@app.command()
+def robustness(  # noqa: PLR0917 - options
+    sets: SetsOption = "all",
+    seeds: SeedsOption = 2,
+    methods: MethodsOption = "all",
+    jobs: JobsOption = 1,
+    threads: ThreadsOption = 1,
+    output: OutputOption = None,
+) -> None:
+    """Train once, map the query with fewer counts and fewer genes; print and save the table, draw the curves."""
+    run_benchmark("robustness", sets, tuple(range(seeds)), methods, (jobs, threads), output)
+
+
+@app.command()
+def distillation(  # noqa: PLR0917 - options
+    sets: SetsOption = "all",
+    seeds: SeedsOption = 3,
+    methods: MethodsOption = "all",
+    jobs: JobsOption = 1,
+    threads: ThreadsOption = 1,
+    output: OutputOption = None,
+) -> None:
+    """Compare the shipped student with ones that lack the teacher or the changed cells; print and save the table."""
+    run_benchmark("distillation", sets, tuple(range(seeds)), methods, (jobs, threads), output)
+
+
 def run_benchmark(  # noqa: PLR0917 - one argument per option of the commands
     name: str, sets: str, seeds: tuple[int, ...], methods: str, workers: tuple[int, int], output: Path | None
 ) -> None:
@@ -98,7 +124,8 @@ def run_benchmark(  # noqa: PLR0917 - one argument per option of the commands
     sys.stdout.write(format_table(table))
     if output is None:
         cache.publish(name, [call for call, _ in list_calls(plan)])
-    for path in write_table(table, output or RESULTS_FOLDER):
+    write = getattr(module, "write_results", write_table)
+    for path in write(table, output or RESULTS_FOLDER):
         logging.getLogger("benchmarks").info("wrote %s", path)
 
 

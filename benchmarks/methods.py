@@ -10,7 +10,11 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from benchmarks.environments import Environment
+
 NumberOfClusters = Literal["given", "estimated"]
+Kind = NumberOfClusters | Literal["thinned"]
+"""Which of the table's grids a column stands in."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +23,8 @@ class Column:
 
     key: str
     title: str
-    k: NumberOfClusters
-    """Whether the method was told the number of types."""
+    k: Kind
+    """In clustering, whether the method was told the number of types; else 'given', or what the query was made."""
     note: str = ""
     """Printed under the table, e.g. that labels were used."""
     is_ours: bool = False
@@ -57,9 +61,17 @@ class Method:
     needs: tuple[str, ...] = ()
     """Modules without which the column says 'not installed'."""
 
+    environment: Environment | None = None
+    """Where the method runs, if not here; made before the first call."""
+    suits: Callable[[Any], bool] = lambda _: True
+    """Tells whether the method is run on a set or pair."""
+
     def missing(self) -> tuple[str, ...]:
-        """Return the modules that are needed and not installed."""
-        return tuple(name for name in self.needs if importlib.util.find_spec(name) is None)
+        """Return the modules, or the environment's packages, that are needed and not installed."""
+        absent = tuple(name for name in self.needs if importlib.util.find_spec(name) is None)
+        if self.environment is not None and not self.environment.is_ready():
+            absent += self.environment.requirements
+        return absent
 
     def cache_key(self) -> dict[str, Any]:
         """Return what, besides data set and seed, decides the answer."""

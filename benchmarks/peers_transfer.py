@@ -1,159 +1,121 @@
-"""Methods that learn types on one batch and answer for another: logistic regression, kNN, and scRCL."""
+"""Methods that learn types on one batch and answer for another: scRCL, CellTypist, logistic regression, kNN, ingest."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from benchmarks.code import TRAIN_FOLDER, hash_code
+from benchmarks.celltypist_env import CELLTYPIST, answer_celltypist
+from benchmarks.code import hash_deciding_code
+from benchmarks.exchange import Query
+from benchmarks.learners import (
+    MAX_VALUE,
+    N_HVGS,
+    N_NEIGHBORS,
+    N_PCS,
+    Ask,
+    Reference,
+    choose_genes,
+    learn_ingest,
+    learn_logistic,
+    learn_nearest,
+)
 from benchmarks.methods import Column, Method, Outcome
+from benchmarks.ours_transfer import LABELLED, UNLABELLED, learn_ours
 from benchmarks.pairs import Transfer
+from benchmarks.scanvi_env import PAIRS as SMALL_PAIRS
+from benchmarks.scanvi_env import SCANVI, SETTINGS, answer_scanvi
 
-N_HVGS = 2000
-N_PCS = 30
-N_NEIGHBORS = 15
-MAX_VALUE = 10.0
-PACKAGES = ("anndata", "numpy", "onnxruntime", "scanpy", "scikit-learn", "scipy", "torch")
+OURS_PACKAGES = ("anndata", "numpy", "onnxruntime", "scanpy", "scikit-learn", "scipy", "torch")
+PEER_PACKAGES = ("anndata", "numpy", "pynndescent", "scanpy", "scikit-learn", "scipy")
+PACKAGES = tuple(sorted({*OURS_PACKAGES, *PEER_PACKAGES}))
+SIMPLE_SETTINGS = {"hvgs": N_HVGS, "pcs": N_PCS, "neighbors": N_NEIGHBORS, "max_value": MAX_VALUE}
 
-
-@dataclass(frozen=True)
-class Matrices:
-    """Standardised expression of the chosen genes."""
-
-    reference: NDArray[np.float32]
-    """(n, g)"""
-    query: NDArray[np.float32]
-    """(m, g)"""
+Learn = Callable[[Reference, NDArray[np.object_], int], Ask]
 
 
-def prepare_matrices(cells: Transfer) -> Matrices:
-    """Return log-normalised, standardised expression of the reference's 2,000 most variable shared genes."""
-    import anndata
-    import scanpy as sc
-
-    shared, rows, columns = np.intersect1d(cells.genes.astype(str), cells.query_genes.astype(str), return_indices=True)
-    reference = _log(cells.counts, is_log=cells.is_log)[:, rows]
-    query = _log(cells.query_counts, is_log=cells.is_log)[:, columns]
-    enough = np.flatnonzero(reference.getnnz(axis=0) >= 3)
-    if len(enough) > N_HVGS:
-        adata = anndata.AnnData(reference[:, enough])
-        adata.var_names = shared[enough]
-        sc.pp.highly_variable_genes(adata, n_top_genes=N_HVGS, flavor="seurat")
-        enough = enough[adata.var["highly_variable"].to_numpy()]
-    first, second = (np.asarray(m[:, enough].toarray(), dtype=np.float32) for m in (reference, query))
-    mean, sd = first.mean(axis=0), first.std(axis=0) + 1e-8
-    return Matrices(*(np.clip((m - mean) / sd, -MAX_VALUE, MAX_VALUE) for m in (first, second)))
+def query_of(cells: Transfer) -> Query:
+    """Return the query of a pair."""
+    return Query(cells.query_counts, cells.query_genes)
 
 
-def answer_logistic(data: Matrices, cells: Transfer, seed: int) -> NDArray[np.object_]:
-    """Return types and confidences (2, m) of multinomial logistic regression."""
-    from sklearn.linear_model import LogisticRegression
-
-    model = LogisticRegression(C=1.0, max_iter=100, random_state=seed).fit(data.reference, cells.labels.astype(str))
-    return _best(model.classes_, model.predict_proba(data.query))
+def run_ours(prepared: None, cells: Transfer, seed: int) -> Outcome:
+    """Train with and without labels from one search, and assign the query."""
+    learned = learn_ours(cells, seed)
+    return Outcome({kind: one.answer(query_of(cells)) for kind, one in learned.items()})
 
 
-def answer_nearest(data: Matrices, cells: Transfer, seed: int) -> NDArray[np.object_]:
-    """Return types and confidences (2, m) by the 15 nearest reference cells (cosine, 30 PCs)."""
-    from sklearn.decomposition import PCA
-    from sklearn.neighbors import KNeighborsClassifier
+def make_simple(name: str, title: str, learn: Learn) -> Method:
+    """Return a simple method, which sees the genes that reference and query share."""
 
-    pca = PCA(min(N_PCS, min(data.reference.shape) - 1), random_state=seed).fit(data.reference)
-    model = KNeighborsClassifier(min(N_NEIGHBORS, len(data.reference)), metric="cosine")
-    model.fit(pca.transform(data.reference), cells.labels.astype(str))
-    return _best(model.classes_, model.predict_proba(pca.transform(data.query)))
+    def run(reference: Reference, cells: Transfer, seed: int) -> Outcome:
+        return Outcome({name: learn(reference, cells.labels, seed)(reference.read(query_of(cells)))})
 
-
-def answer_ours(cells: Transfer, seed: int, *, labelled: bool) -> NDArray[np.object_]:
-    """Train on the reference, export, and assign the query; return types and confidences (2, m).
-
-    Without labels each population takes the most frequent label of the reference cells assigned to it.
-    """
-    import pandas as pd
-
-    from scrcl_infer import AssignOptions, load
-    from scrcl_train.options import TrainOptions
-    from scrcl_train.pipeline import train
-
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        reference = _adata(cells.counts, cells.genes)
-        reference.obs["label"] = pd.Categorical(cells.labels.astype(str))
-        reference.write_h5ad(folder / "reference.h5ad")
-        options = TrainOptions(label_keys=("label",) if labelled else (), seed=seed)
-        train(folder / "reference.h5ad", folder / "bundle", options)
-        model = load(folder / "bundle")
-        told = AssignOptions(reject=False)
-        found = model.assign(_adata(cells.query_counts, cells.query_genes), options=told)
-        types = found.cell_type
-        if not labelled:
-            own = pd.DataFrame({"population": model.assign(reference, options=told).population, "label": cells.labels})
-            names = own.groupby("population")["label"].agg(lambda x: x.value_counts().index[0]).to_dict()
-            types = np.array([names.get(name, "unknown") for name in found.population], dtype=object)
-    return np.stack([types.astype(object), found.confidence.astype(object)])
-
-
-def _adata(counts: sp.csr_matrix, genes: NDArray[np.object_]) -> Any:  # noqa: ANN401 - an AnnData, untyped
-    import anndata
-    import pandas as pd
-
-    adata = anndata.AnnData(counts.copy(), obs=pd.DataFrame(index=[f"c{i}" for i in range(counts.shape[0])]))
-    adata.var_names = genes.astype(str)
-    return adata
-
-
-def _log(counts: sp.csr_matrix, *, is_log: bool) -> sp.csr_matrix:
-    """Log1p of counts per ten thousand over all genes of the file; log values pass through."""
-    if is_log:
-        return counts
-    logged = counts.copy()
-    totals = np.maximum(np.asarray(counts.sum(axis=1)).ravel(), 1e-8)
-    logged.data = np.log1p(logged.data * np.repeat((1e4 / totals).astype(np.float32), np.diff(logged.indptr)))
-    return logged
-
-
-def _best(classes: NDArray[Any], posterior: NDArray[np.float64]) -> NDArray[np.object_]:
-    types = np.asarray(classes)[posterior.argmax(axis=1)].astype(object)
-    return np.stack([types, posterior.max(axis=1).astype(object)])
-
-
-def _peer(name: str, title: str, answer: Callable[[Matrices, Transfer, int], NDArray[np.object_]]) -> Method:
     return Method(
         name,
         (Column(name, title, "given"),),
-        prepare_matrices,
-        lambda data, cells, seed: Outcome({name: answer(data, cells, seed)}),
-        settings={"hvgs": N_HVGS, "pcs": N_PCS, "neighbors": N_NEIGHBORS, "max_value": MAX_VALUE},
-        packages=PACKAGES,
+        lambda cells: choose_genes(cells, shared=True),
+        run,
+        version="2",
+        settings=SIMPLE_SETTINGS,
+        packages=PEER_PACKAGES,
     )
 
 
-def _ours(name: str, title: str, *, labelled: bool) -> Method:
-    return Method(
-        name,
-        (Column(name, title, "given", is_ours=True),),
-        lambda cells: None,
-        lambda _, cells, seed: Outcome({name: answer_ours(cells, seed, labelled=labelled)}),
-        # The whole way is run, so any module may matter.
-        version="-".join(
-            hash_code((path.stem for path in folder.glob("*.py")), folder)
-            for folder in (TRAIN_FOLDER, TRAIN_FOLDER.with_name("scrcl_infer"))
+OURS = Method(
+    "ours",
+    (
+        Column(LABELLED, "scRCL, with labels", "given", is_ours=True),
+        Column(UNLABELLED, "scRCL, without labels", "given", is_ours=True),
+    ),
+    lambda cells: None,
+    run_ours,
+    version=hash_deciding_code(),
+    packages=OURS_PACKAGES,
+    needs=("torch", "onnxscript"),
+)
+CELLTYPIST_METHOD = Method(
+    "celltypist",
+    (
+        Column(
+            "celltypist",
+            "CellTypist",
+            "given",
+            note=f"{', '.join(CELLTYPIST.requirements[:2])} in an environment of its own; nothing in it depends on the "
+            "seed, so that it is trained once for a pair, under 'preparation'.",
         ),
-        packages=PACKAGES,
-        needs=("torch", "onnxscript"),
-    )
-
-
+    ),
+    lambda cells: answer_celltypist(cells.counts, cells.genes, cells.labels, [query_of(cells)], is_log=cells.is_log)[0],
+    lambda answers, cells, seed: Outcome({"celltypist": answers}),
+    settings={"requirements": CELLTYPIST.requirements},
+    environment=CELLTYPIST,
+)
+SCANVI_METHOD = Method(
+    "scanvi",
+    (
+        Column(
+            "scanvi",
+            "scANVI",
+            "given",
+            note=f"{SCANVI.requirements[0]} in an environment of its own, its default numbers of epochs and 100 for "
+            "the query; slow on a CPU, so run on the small pairs only (panc8, scmix).",
+        ),
+    ),
+    lambda cells: None,
+    lambda _, cells, seed: Outcome(
+        {"scanvi": answer_scanvi(cells.counts, cells.genes, cells.labels, query_of(cells), seed=seed)}
+    ),
+    settings={"requirements": SCANVI.requirements, **SETTINGS},
+    environment=SCANVI,
+    suits=lambda item: item.name.startswith(SMALL_PAIRS),
+)
 METHODS: tuple[Method, ...] = (
-    _ours("ours-labels", "scRCL, with labels", labelled=True),
-    _ours("ours", "scRCL, without labels", labelled=False),
-    _peer("logistic", "logistic regression", answer_logistic),
-    _peer("knn", "kNN on PCs", answer_nearest),
+    OURS,
+    CELLTYPIST_METHOD,
+    make_simple("logistic", "logistic regression", learn_logistic),
+    make_simple("knn", "kNN on PCs", learn_nearest),
+    make_simple("ingest", "scanpy ingest", learn_ingest),
+    SCANVI_METHOD,
 )

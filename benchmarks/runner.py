@@ -78,6 +78,9 @@ class Results:
 def run_plan(plan: Plan, cache: Cache) -> Results:
     """Run a plan, taking finished calls from the cache; one that fails is reported and leaves the others alone."""
     results, waiting = Results(), []
+    for method in plan.methods:
+        if method.environment is not None and not method.environment.on_request:
+            method.environment.make()
     for call, item in list_calls(plan):
         stored = cache.get(call)
         if stored is None:
@@ -93,9 +96,10 @@ def list_calls(plan: Plan) -> list[tuple[Call, Item]]:
     """Return the calls of a plan, with what each is run on; all seeds of a method and set follow each other."""
     keys = {method.name: method.cache_key() for method in plan.methods if not method.missing()}
     return [
-        (Call(plan.benchmark, name, item.name, seed, key | data_key), item)
+        (Call(plan.benchmark, method.name, item.name, seed, keys[method.name] | data_key), item)
         for item, data_key in ((item, item.key()) for item in plan.sets)
-        for name, key in keys.items()
+        for method in plan.methods
+        if method.name in keys and method.suits(item)
         for seed in plan.seeds
     ]
 

@@ -44,6 +44,8 @@ class Table:
     """Words for the columns' kinds."""
     row_notes: Mapping[str, str] = field(default_factory=dict)
     """Data set -> text after its name, e.g. its number of types."""
+    closing: str = ""
+    """Markdown printed behind the scores."""
 
 
 def scores_of(table: Table, column: str, data: str, metric: str) -> list[float]:
@@ -68,6 +70,7 @@ def format_table(table: Table) -> str:
             if metric == "n_clusters" and kind == "given":
                 continue
             parts.append(f"## {METRIC_TITLES.get(metric, metric)}, {words}\n\n" + _grid(table, columns, metric))
+    parts.append(table.closing)
     parts.append("## Seconds per call\n\n" + _seconds(table))
     parts.append(_notes(table))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -147,6 +150,10 @@ def _cell(table: Table, method: Method, column: Column, data: str, metric: str) 
     if method.missing():
         return "not installed"
     values = scores_of(table, column.key, data, metric)
+    if not method.suits(next(item for item in table.plan.sets if item.name == data)):
+        return "-"
+    if not values and any(key[:2] == (method.name, data) for key in table.results.calls):
+        return "-"  # no such score, as of a method without confidences
     if not values:
         failed = any(key[:2] == (method.name, data) for key in table.results.failures)
         return "failed" if failed else "not run"

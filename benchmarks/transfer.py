@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ from benchmarks.methods import Method
 from benchmarks.pairs import PAIRS, Transfer, choose_pairs
 from benchmarks.peers_transfer import METHODS, PACKAGES
 from benchmarks.runner import Plan, Results, as_scores
-from benchmarks.table import Table
+from benchmarks.table import Table, summarise
 from scrcl_train.evaluate import score_assignment
 
-__all__ = ["METHODS", "SETS", "choose_sets", "find_method", "make_table", "score"]
+__all__ = ["METHODS", "SETS", "choose_sets", "compare", "find_method", "make_table", "score"]
 
 SETS = PAIRS
 METRICS = ("accuracy", "macro_f1", "weighted_f1", "calibration_error")
@@ -24,16 +25,31 @@ PROTOCOL = """\
 Every method learns from the reference (counts, genes and, but for *without labels*, labels) and answers for the query
 cells; no rejection. Scores are over the query cells whose type the reference has, macro-F1 over those types.
 
-Peers are told the query's genes and trained on those shared: counts per ten thousand over all genes of the file, log1p,
-2,000 highly variable genes of the reference, standardised by the reference and clipped at 10; logistic regression
-(C = 1), or the 15 nearest by cosine on 30 PCs. Ours is trained on the reference alone, exported, and assigns the query
-through `scrcl_infer`; *without labels*: populations are named afterwards by the majority of their reference cells."""
+Ours is trained on the reference alone with the default settings, exported, and assigns the query through
+`scrcl_infer`. *Without labels*: populations are named afterwards by the majority of their reference cells. Both
+students of a pair and seed are taught from one search for populations, which sees no labels.
+
+Logistic regression (C = 1), kNN (the 15 nearest by cosine on 30 PCs) and `ingest` are told the query's genes and
+trained on those shared: counts per ten thousand over all genes of the file, log1p, 2,000 highly variable genes of the
+reference; the first two standardised by the reference and clipped at 10. `ingest` runs scanpy's PCA (50) and neighbours
+(15) with their defaults and gives no confidence. CellTypist: `celltypist.train(adata, labels)` with its defaults on
+log1p of counts per ten thousand of all genes of the reference (C = 1, lbfgs, no feature selection),
+`celltypist.annotate` with best match and without majority voting; confidence is the highest of its
+one-against-the-rest probabilities.
+Xin and Wang hold log values: CellTypist refuses them as they are, so they are taken back by expm1, brought to ten
+thousand and logged again; the simple peers take them as they are.
+
+Kang: the file's one batch column, `sample_id`, holds five donors and does not tell control from stimulated cells, so
+there is no pair from one to the other. panc8: four technologies train, the fifth is mapped."""
 
 
 def score(answers: NDArray[Any], cells: Transfer, labels: ArrayLike) -> dict[str, float]:
     """Return the scores of answers (2, m): types and confidences."""
-    found = score_assignment(labels, answers[0], answers[1].astype(float), known_types=sorted(set(cells.labels)))
-    error = np.nan if found.calibration_error is None else found.calibration_error
+    confidence = answers[1].astype(float)
+    told = bool(np.isfinite(confidence).all())
+    known = sorted(set(cells.labels))
+    found = score_assignment(labels, answers[0], np.nan_to_num(confidence), known_types=known)
+    error = found.calibration_error if told and found.calibration_error is not None else np.nan
     return as_scores(
         {
             "accuracy": found.accuracy,
@@ -54,4 +70,25 @@ def make_table(plan: Plan, results: Results, n_types: dict[str, int]) -> Table:
     groups = (("mean of all", tuple(item.name for item in plan.sets)),)
     notes = {name: f" ({k} shared types)" for name, k in n_types.items()}
     kinds = {"given": "query cells of shared types"}
-    return Table("transfer", PROTOCOL, METRICS, groups, plan, results, PACKAGES, kinds=kinds, row_notes=notes)
+    table = Table("transfer", PROTOCOL, METRICS, groups, plan, results, PACKAGES, kinds=kinds, row_notes=notes)
+    return replace(table, closing=compare(table))
+
+
+def compare(table: Table) -> str:
+    """Return Markdown: mean over the pairs of each of ours less that of each peer which ran on all of them."""
+    columns = [c for m in table.plan.methods for c in m.columns]
+    names = [item.name for item in table.plan.sets]
+    means = {
+        (c.key, metric): found[0]
+        for c in columns
+        for metric in ("accuracy", "macro_f1")
+        if (found := summarise(table, c.key, names, metric)) is not None
+    }
+    lines = [
+        f"- {ours.title} less {peer.title}: accuracy {means[ours.key, 'accuracy'] - means[peer.key, 'accuracy']:+.3f}, "
+        f"macro-F1 {means[ours.key, 'macro_f1'] - means[peer.key, 'macro_f1']:+.3f}"
+        for ours in columns
+        for peer in columns
+        if ours.is_ours and not peer.is_ours and (ours.key, "macro_f1") in means and (peer.key, "macro_f1") in means
+    ]
+    return "## Differences of the means\n\n" + "\n".join(lines) if lines else ""

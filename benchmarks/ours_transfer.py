@@ -1,0 +1,131 @@
+"""ScRCL as a learner of types: one search for populations, one student with labels and one without."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from benchmarks.exchange import Query
+from benchmarks.pairs import Transfer
+
+if TYPE_CHECKING:
+    from scrcl_infer import Model
+    from scrcl_train.data import TrainingData
+    from scrcl_train.options import TrainOptions
+    from scrcl_train.pipeline import Found
+
+LABEL_KEY = "label"
+LABELLED, UNLABELLED = "ours-labels", "ours"
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A trained model, and what its populations are called."""
+
+    model: Model
+    names: dict[str, str] | None = None
+    """Population -> most frequent label of the reference cells assigned to it; None: the model knows types."""
+
+    def answer(self, query: Query) -> NDArray[np.object_]:
+        """Return types and confidences (2, m); nothing is rejected, and no query refused for its missing genes."""
+        from scrcl_infer import AssignOptions
+
+        told = AssignOptions(reject=False, min_overlap=0.0)
+        found = self.model.assign(make_adata(query.counts, query.genes), options=told)
+        types = found.cell_type
+        if self.names is not None:
+            types = np.array([self.names.get(name, "unknown") for name in found.population], dtype=object)
+        return np.stack([types.astype(object), found.confidence.astype(object)])
+
+
+@dataclass(frozen=True)
+class Search:
+    """What `scrcl_train` finds in the reference without labels."""
+
+    data: TrainingData
+    options: TrainOptions
+    found: Found
+
+
+def search(cells: Transfer, seed: int, folder: Path) -> Search:
+    """Fit the teacher and find the populations, as training does; `folder` takes the file and the run."""
+    import pandas as pd
+
+    from scrcl_train import pipeline
+    from scrcl_train.data import read_training_data
+    from scrcl_train.options import TrainOptions
+    from scrcl_train.progress import TrainProgress
+
+    path, run_dir = folder / "reference.h5ad", folder / "run"
+    run_dir.mkdir()
+    reference = make_adata(cells.counts, cells.genes)
+    reference.obs[LABEL_KEY] = pd.Categorical(cells.labels.astype(str))
+    reference.write_h5ad(path)
+    options = TrainOptions(seed=seed)
+    data = read_training_data(path)
+    # The two halves of `pipeline.train`: both students are taught from one search, which does not see labels.
+    return Search(data, options, pipeline._find_populations(data, options, run_dir, TrainProgress()))
+
+
+def learn_ours(cells: Transfer, seed: int, kinds: Sequence[str] = (LABELLED, UNLABELLED)) -> dict[str, Learned]:
+    """Train on the reference, write a bundle for each kind and load it through `scrcl_infer`.
+
+    Returns
+    -------
+    Kind -> model. The result is that of `scrcl_train.pipeline.train` with and without `label_keys`.
+    """
+    from scrcl_infer import load
+    from scrcl_infer.bundle import write_bundle
+    from scrcl_train import pipeline
+    from scrcl_train.names import name_found, read_names
+    from scrcl_train.progress import TrainProgress
+
+    learned = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        start = search(cells, seed, folder)
+        for kind in kinds:
+            options = replace(start.options, label_keys=(LABEL_KEY,) if kind == LABELLED else ())
+            names = read_names(folder / "reference.h5ad", start.data, options)
+            named = name_found(names, start.data, start.found.populations.labels, folder / "run", seed=seed)
+            bundle = pipeline._teach_student(
+                start.data,
+                start.found,
+                (names, named),
+                options=options,
+                name=kind,
+                progress=TrainProgress(),
+            )
+            write_bundle(bundle, folder / kind)
+            model = load(folder / kind)
+            learned[kind] = Learned(model, None if kind == LABELLED else name_by_majority(model, cells))
+    return learned
+
+
+def name_by_majority(model: Model, cells: Transfer) -> dict[str, str]:
+    """Return population -> the most frequent label of the reference cells that are assigned to it."""
+    import pandas as pd
+
+    from scrcl_infer import AssignOptions
+
+    found = model.assign(make_adata(cells.counts, cells.genes), options=AssignOptions(reject=False))
+    own = pd.DataFrame({"population": found.population, "label": cells.labels})
+    names: dict[str, str] = own.groupby("population")["label"].agg(lambda x: x.value_counts().index[0]).to_dict()
+    return names
+
+
+def make_adata(counts: sp.csr_matrix, genes: NDArray[np.object_]) -> Any:  # noqa: ANN401 - an AnnData, untyped
+    """Return an AnnData with cells named c0, c1, ..."""
+    import anndata
+    import pandas as pd
+
+    adata = anndata.AnnData(counts.copy(), obs=pd.DataFrame(index=[f"c{i}" for i in range(counts.shape[0])]))
+    adata.var_names = genes.astype(str)
+    return adata
