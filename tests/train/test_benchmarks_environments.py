@@ -68,6 +68,7 @@ def test_a_large_environment_is_not_made_unasked(tmp_path: Path, monkeypatch: py
     method = Method("peer", (Column("peer", "Peer", "given"),), lambda _: None, lambda *_: Outcome({}))
     run_plan(Plan("transfer", (replace(method, environment=large),), (Toy(),), (0,)), SimpleNamespace(get=None))  # type: ignore[arg-type]
     assert not calls
+    large.folder.mkdir()  # as `python -m venv` would
     assert large.make()
     assert len(calls) == 2
 
