@@ -132,7 +132,7 @@ def _fit(features: Features, config: TrainConfig, seed: int, *, without_eda: boo
         losses = whole(*args)
         return losses | {"loss": losses["loss"] - losses["eda"]}
 
-    trainer.compute_losses = without
+    trainer.compute_losses = without  # type: ignore[assignment]
     try:
         return trainer.fit(features, config, seed=seed, device=DEVICE)
     finally:
