@@ -173,7 +173,7 @@ def bundle_sha256(bundle: Path | Manifest) -> str:
     Parameters
     ----------
     bundle
-        A bundle folder, or a manifest as `read_bundle` gives it.
+        A bundle folder, or a manifest of the newest schema as `read_bundle` gives it.
     """
     data = _manifest_bytes(bundle) if isinstance(bundle, Manifest) else _manifest_file(bundle)
     return hashlib.sha256(data).hexdigest()

@@ -62,8 +62,10 @@ def test_coarser_first_is_refused() -> None:
 
 
 def test_levels_that_do_not_nest_in_each_other_are_refused() -> None:
-    broad, wide = column(("T", 80), ("B", 20)), column(("helper", 50), ("other", 50))
-    with pytest.raises(InputError, match=r"'broad'\] does not nest in obs\['wide'\]: 'T' is in 'helper' and 'other'"):
+    broad, wide = column(("T", 80), ("B", 20)), column(("regulatory", 50), ("other", 50))
+    with pytest.raises(
+        InputError, match=r"'broad'\] does not nest in obs\['wide'\]: 'T' is in 'other' and 'regulatory'"
+    ):
         find_levels(FINEST, {"broad": broad, "wide": wide})
 
 
