@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from scrcl_infer.contract import Centroids, Manifest
+from scrcl_infer.contract import Manifest, Rejection
 from scrcl_infer.errors import BundleIntegrityError
 from scrcl_infer.result import AssignedBlock
+from scrcl_infer.strangeness import compute_strangeness
 
 if TYPE_CHECKING:
     from scrcl_infer.encoder import EncoderOutput
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 
 def decide(
     output: EncoderOutput,
-    has_counts: NDArray[np.bool_],
+    n_detected: NDArray[np.int64],
     manifest: Manifest,
-    centroids: Centroids,
+    rejection: Rejection | None = None,
     *,
     reject: bool = True,
     start: int = 0,
@@ -34,14 +35,14 @@ def decide(
     ----------
     output
         What the encoder gave for the cells.
-    has_counts
-        (N,) whether the cell has any count in the model's genes; one without is unknown in every respect.
+    n_detected
+        (N,) number of the model's genes of which the cell has a count; one without any is unknown in every respect.
     manifest
         Populations, types and calibration of the bundle.
-    centroids
-        Populations in the embedding, for the rejection score.
+    rejection
+        What held-out training cells gave; None in old bundles, which reject by the probability.
     reject
-        Answer unknown where the rejection score is below the calibrated threshold.
+        Answer unknown where the cell is too strange, or in old bundles the best type's probability too low.
     start
         Index of the block's first cell in the file.
 
@@ -50,13 +51,15 @@ def decide(
     BundleIntegrityError
         The encoder gave a value that is not finite for a cell that has counts.
     """
+    has_counts = n_detected > 0
     _check_finite(output, has_counts, start)
     posterior = compute_type_posterior(output.log_posterior, output.log_type_posterior, manifest)
     cell_type = posterior.argmax(axis=1).astype(np.int32)
     confidence, margin = _best_and_margin(posterior)
+    strangeness = None if rejection is None else _measure(output, posterior.max(axis=1), n_detected, rejection)
     if reject:
-        score = compute_rejection_score(posterior, output.embedding, centroids)
-        cell_type[score < manifest.calibration.threshold] = -1
+        low = posterior.max(axis=1) < manifest.calibration.threshold
+        cell_type[low if strangeness is None else strangeness > 0] = -1
     population = output.log_posterior.argmax(axis=1).astype(np.int32)
     keep = has_counts[:, None]
     return AssignedBlock(
@@ -67,6 +70,7 @@ def decide(
         margin=np.where(has_counts, margin, 0).astype(np.float32),
         embedding=np.where(keep, output.embedding, 0).astype(np.float32),
         map=np.where(keep, output.map, np.nan).astype(np.float32),
+        strangeness=strangeness,
     )
 
 
@@ -111,32 +115,6 @@ def apply_temperature(log_posterior: NDArray[np.float32], temperature: float) ->
     return scaled
 
 
-def compute_rejection_score(
-    posterior: NDArray[np.float64], embedding: NDArray[np.float32], centroids: Centroids
-) -> NDArray[np.float64]:
-    """Return how well the model knows each cell; below the bundle's threshold a cell is unknown.
-
-    Calibration sets the threshold with this same function.
-
-    Parameters
-    ----------
-    posterior
-        (N, T) calibrated probability of each type.
-    embedding
-        (N, D) unit rows.
-    centroids
-        Populations in the embedding.
-
-    Returns
-    -------
-    NDArray
-        (N,) in [0, 1]; the probability of the best type. Embedding and centroids do not enter yet.
-    """
-    del embedding, centroids
-    best: NDArray[np.float64] = posterior.max(axis=1)
-    return best
-
-
 def type_of_population(manifest: Manifest) -> NDArray[np.int32]:
     """Return for each population the index of its type, (K,).
 
@@ -154,6 +132,18 @@ def type_of_population(manifest: Manifest) -> NDArray[np.int32]:
         )
         raise BundleIntegrityError(msg)
     return np.array([index[p.cell_type] for p in manifest.populations], dtype=np.int32)
+
+
+def _measure(
+    output: EncoderOutput, confidence: NDArray[np.float64], n_detected: NDArray[np.int64], rejection: Rejection
+) -> NDArray[np.float32]:
+    """Strangeness (N,), NaN for a cell without counts."""
+    types = output.log_type_posterior
+    posterior = output.log_posterior if types is None or not types.shape[1] else types
+    # An encoder may make anything of a cell without counts.
+    embedding, posterior = (np.where(n_detected[:, None] > 0, x, np.float32(0)) for x in (output.embedding, posterior))
+    found = compute_strangeness(embedding, posterior, np.nan_to_num(confidence), n_detected, rejection)
+    return np.where(n_detected > 0, found, np.nan).astype(np.float32)
 
 
 def _best_and_margin(posterior: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

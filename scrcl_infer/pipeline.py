@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from scrcl_infer.assign import decide
 from scrcl_infer.blocks import RowBlock
 from scrcl_infer.bundle import bundle_sha256, read_bundle
@@ -179,6 +181,7 @@ class Model:
             "n_genes_model": summary.genes.n_model,
             "gene_overlap": summary.genes.weighted_overlap,
             "reject": options.reject,
+            "rejected_by": "probability" if self.bundle.rejection is None else "strangeness",
             "threshold": calibration.threshold,
             "temperature": calibration.temperature,
             "n_unknown": summary.n_unknown,
@@ -222,13 +225,12 @@ class Model:
             blocks = smooth_blocks(blocks, query.spots, spec, target_sum=target, n_genes=genes)
         for block in blocks:
             output = encoder.run(block.counts, block.library_size)
-            has_counts = block.counts.max(axis=1) > 0
-            answers = decide(
-                output, has_counts, self.manifest, self.bundle.centroids, reject=options.reject, start=block.start
+            n_detected = np.count_nonzero(block.counts, axis=1)
+            yield decide(
+                output, n_detected, self.manifest, self.bundle.rejection, reject=options.reject, start=block.start
             )
-            yield answers
             if progress is not None:
-                progress(block.start + len(has_counts), query.source.n_cells)
+                progress(block.start + len(n_detected), query.source.n_cells)
 
     def _encoder(self, threads: int) -> Encoder:
         if threads not in self._encoders:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from scrcl_infer.contract import UNKNOWN
+
 InputState = Literal["auto", "counts", "log1p10k"]
 """What the matrix holds: raw counts, or log1p of counts per ten thousand; 'auto' looks."""
 
@@ -26,7 +28,7 @@ class AssignOptions:
     section: str | None = None
     """Column of `obs` that tells sections of tissue apart, for spatial bundles; None: all spots are one section."""
     reject: bool = True
-    """Answer 'unknown' below the bundle's threshold."""
+    """Answer 'unknown' for cells that the model does not know."""
     threads: int | None = None
     """None takes the CPUs that this process may use."""
     block_size: int = 2048
@@ -51,6 +53,9 @@ class AssignedBlock:
     """(N, D) unit rows; zeros for a cell without counts."""
     map: NDArray[np.float32]
     """(N, 2) place on the training UMAP; NaN for a cell without counts."""
+    strangeness: NDArray[np.float32] | None = None
+    """(N,) how far the cell lies outside of what the model knows: above 0 it is unknown; NaN for a cell without counts.
+    None for bundles that reject by the probability."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,9 @@ class GeneReport:
     """Query columns left out because their feature type is not gene expression."""
     missing_top: tuple[str, ...]
     """The missing genes that carry most evidence, at most 20."""
+    species: str = UNKNOWN
+    """Binomial name that the query's gene names point to."""
+    model_species: str = UNKNOWN
 
 
 @dataclass(frozen=True)

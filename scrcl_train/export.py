@@ -30,6 +30,7 @@ from scrcl_infer.contract import (
     Parity,
     Population,
     Provenance,
+    Rejection,
     SpatialSpec,
 )
 from scrcl_train.card import write_card
@@ -61,6 +62,8 @@ class ModelParts:
     provenance: Provenance
     centroids: Centroids
     gene_graph: GeneGraph
+    rejection: Rejection | None = None
+    """Without it no cell is unknown."""
     spatial: SpatialSpec | None = None
     notes: str = ""
     """Markdown for the card: figures on other data."""
@@ -117,7 +120,8 @@ def build_bundle(
     student, model, parity = _export_agreeing(student, manifest.contract_id, counts[chosen], library[chosen])
     manifest = replace(manifest, parity=parity)
     golden = make_golden(model, counts[chosen], library[chosen])
-    return Bundle(manifest, model, parts.centroids, parts.gene_graph, golden, write_card(manifest, notes=parts.notes))
+    card = write_card(manifest, notes=parts.notes)
+    return Bundle(manifest, model, parts.centroids, parts.gene_graph, golden, card, parts.rejection)
 
 
 def _export_agreeing(

@@ -23,7 +23,7 @@ import numpy as np
 from scrcl_infer.bundle import write_bundle
 from scrcl_infer.contract import GeneTable, Provenance
 from scrcl_train.augment import AugmentConfig
-from scrcl_train.calibration import calibrate
+from scrcl_train.calibration import calibrate, truth_of
 from scrcl_train.data import TrainingData, add_gene_ids, read_labels, read_training_data
 from scrcl_train.device import choose_device
 from scrcl_train.distil import DistilConfig, distil
@@ -37,6 +37,7 @@ from scrcl_train.place import compute_map
 from scrcl_train.populations import Populations, fit_centroids
 from scrcl_train.preflight import check_run
 from scrcl_train.progress import TrainProgress
+from scrcl_train.rejection import fit_classes
 from scrcl_train.student import predict
 from scrcl_train.trainer import Teacher, fit
 from scrcl_train.write import TrainingAnswers, write_training_h5ad
@@ -175,7 +176,7 @@ def _teach_student(
     # Values that were logarithms once, or means of neighbours, are no counts: their depth cannot be drawn anew.
     recipe = DistilConfig(augment=AugmentConfig(thin=data.matrix.state == "counts" and spatial is None))
     with progress.epochs("Calibration") as report:
-        calibration = calibrate(
+        calibrated = calibrate(
             counts,
             library_size,
             targets,
@@ -201,7 +202,7 @@ def _teach_student(
             genes=_gene_table(data, found.features, compute_evidence(student, counts, library_size)),
             populations=described,
             cell_types=types,
-            calibration=calibration,
+            calibration=calibrated.calibration,
             provenance=_provenance(data, options),
             centroids=fit_centroids(answer.embedding, populations.labels, populations.n_populations),
             gene_graph=compute_gene_graph(
@@ -211,6 +212,7 @@ def _teach_student(
                 np.concatenate([found.teacher.z_1, found.teacher.z_2], axis=1),
                 populations.labels,
             ),
+            rejection=calibrated.complete(fit_classes(answer, truth_of(targets))),
             spatial=spatial,
             notes=options.card_notes.read_text(encoding="utf-8") if options.card_notes else "",
         )

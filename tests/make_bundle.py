@@ -29,6 +29,7 @@ from scrcl_infer.contract import (
     Parity,
     Population,
     Provenance,
+    Rejection,
     SpatialSpec,
 )
 from scrcl_infer.encoder import CONTRACT_ID_KEY
@@ -165,6 +166,22 @@ def tiny_bundle(
         ),
         golden=Golden(counts=counts, library_size=library_size, **{"log_type_posterior": no_types} | expected),
         card="# tiny\n\nA random network for tests. It knows nothing about cells.\n",
+        rejection=random_rejection(dim, n_types or n_populations, seed=seed),
+    )
+
+
+def random_rejection(dim: int, n_classes: int, *, seed: int = 0) -> Rejection:
+    """A reference that finds some of the tiny bundle's cells strange and some not."""
+    rng = np.random.default_rng(seed)
+    means = {"embedding": rng.normal(size=(n_classes, dim)), "posterior": rng.normal(size=(n_classes, n_classes))}
+    whitening = {"embedding": np.eye(dim) * 4, "posterior": np.eye(n_classes) - 1 / n_classes}
+    return Rejection(
+        **{f"{space}_means": values.astype(np.float32) for space, values in means.items()},
+        **{f"{space}_whitening": values.astype(np.float32) for space, values in whitening.items()},
+        log_detected=np.array([0.5, 1.0, 1.5], np.float32),
+        median=np.array([[6, 3, -1], [5, 2, -1], [4, 2, -1]], np.float32),
+        spread=np.ones((3, 3), np.float32),
+        limit=np.array([1, 0, 1], np.float32),
     )
 
 
