@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scrcl_infer.contract import Manifest, Rejection
 from scrcl_infer.errors import BundleIntegrityError
 from scrcl_infer.result import AssignedBlock
-from scrcl_infer.strangeness import compute_strangeness
+from scrcl_infer.strangeness import Spaces, compute_strangeness
 
 if TYPE_CHECKING:
     from scrcl_infer.encoder import EncoderOutput
@@ -56,7 +56,7 @@ def decide(
     posterior = compute_type_posterior(output.log_posterior, output.log_type_posterior, manifest)
     cell_type = posterior.argmax(axis=1).astype(np.int32)
     confidence, margin = _best_and_margin(posterior)
-    strangeness = None if rejection is None else _measure(output, posterior.max(axis=1), n_detected, rejection)
+    strangeness = None if rejection is None else _measure(output, n_detected, rejection)
     if reject:
         low = posterior.max(axis=1) < manifest.calibration.threshold
         cell_type[low if strangeness is None else strangeness > 0] = -1
@@ -134,16 +134,18 @@ def type_of_population(manifest: Manifest) -> NDArray[np.int32]:
     return np.array([index[p.cell_type] for p in manifest.populations], dtype=np.int32)
 
 
-def _measure(
-    output: EncoderOutput, confidence: NDArray[np.float64], n_detected: NDArray[np.int64], rejection: Rejection
-) -> NDArray[np.float32]:
+def _measure(output: EncoderOutput, n_detected: NDArray[np.int64], rejection: Rejection) -> NDArray[np.float32]:
     """Strangeness (N,), NaN for a cell without counts."""
+    if output.components is None:
+        msg = "The bundle has a reference for rejection, but its encoder gives no components. Get the bundle again."
+        raise BundleIntegrityError(msg)
     types = output.log_type_posterior
     posterior = output.log_posterior if types is None or not types.shape[1] else types
+    has_counts = n_detected > 0
+    spaces = Spaces(output.embedding, posterior, output.components)
     # An encoder may make anything of a cell without counts.
-    embedding, posterior = (np.where(n_detected[:, None] > 0, x, np.float32(0)) for x in (output.embedding, posterior))
-    found = compute_strangeness(embedding, posterior, np.nan_to_num(confidence), n_detected, rejection)
-    return np.where(n_detected > 0, found, np.nan).astype(np.float32)
+    spaces = Spaces(*(np.where(has_counts[:, None], space, np.float32(0)) for space in spaces))
+    return np.where(has_counts, compute_strangeness(spaces, n_detected, rejection), np.nan).astype(np.float32)
 
 
 def _best_and_margin(posterior: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -159,6 +161,7 @@ def _check_finite(output: EncoderOutput, has_counts: NDArray[np.bool_], start: i
         "embedding": output.embedding,
         "log_posterior": output.log_posterior,
         "map": output.map,
+        "components": output.components,
         "log_type_posterior": output.log_type_posterior,
     }
     for name, values in outputs.items():

@@ -74,6 +74,7 @@ def _array_problems(bundle: Bundle) -> Iterator[str]:
         shapes: dict[str, tuple[int | None, ...]] = {
             "embedding_whitening": (d, d), "embedding_means": (None, d),
             "posterior_whitening": (classes, classes), "posterior_means": (None, classes),
+            "components_whitening": (None, None), "components_means": (None, rejection.components_whitening.shape[-1]),
             "log_detected": (m,), "median": (m, 3), "spread": (m, 3), "limit": (m,),
         }  # fmt: skip
         wanted += [(f"{FILES.rejection}/{name}", getattr(rejection, name), shapes[name], real) for name in shapes]

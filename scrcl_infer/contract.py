@@ -43,6 +43,7 @@ class TensorNames(NamedTuple):
     embedding: str = "embedding"  # (N, D) float32, unit rows
     log_posterior: str = "log_posterior"  # (N, K) float32, natural log
     map: str = "map"  # (N, 2) float32, place on the training UMAP
+    components: str = "components"  # (N, Q) float32, the input's leading principal components; absent in schema 1
     log_type_posterior: str = "log_type_posterior"  # (N, T) float32, only where types came from labels
 
 
@@ -222,15 +223,18 @@ class Rejection:
     """(C, C) centres the rows of the log posterior, and whitens them likewise."""
     posterior_means: NDArray[np.float32]
     """(C, C) class means, after it."""
+    components_whitening: NDArray[np.float32]
+    """(Q, Q) likewise for the input's components."""
+    components_means: NDArray[np.float32]
+    """(C, Q) class means, after it."""
     log_detected: NDArray[np.float32]
     """(m,) rising, log10 of the number of the model's genes that a cell shows: the knots of the next three."""
     median: NDArray[np.float32]
-    """(m, 3) among held-out cells: distances to the nearest class in the embedding and in the log posterior, and the
-    log of the probability that the best type is wrong."""
+    """(m, 3) of held-out cells' distances to the nearest class: embedding, log posterior, input's components."""
     spread: NDArray[np.float32]
     """(m, 3) median absolute deviation of them."""
     limit: NDArray[np.float32]
-    """(m,) that the sum of the three, less median and divided by spread, stays below for 95 % of the held-out cells."""
+    """(m,) that the sum of the three, standardised and weighted, stays below for 95 % of the held-out cells."""
 
 
 @dataclass(frozen=True)

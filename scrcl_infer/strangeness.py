@@ -1,9 +1,9 @@
 """How strange a cell is to the model: its distance from every class of the training cells. Numpy only.
 
-There are three signs: the distances to the nearest class mean in the embedding and in the log posterior, in units of
-the spread within classes (Mahalanobis), and the logarithm of the probability that the best type is wrong. Each is
-compared with that of held-out training cells of which as many of the model's genes were detected, since a cell of few
-counts lies further out whatever it is.
+Three distances are taken, each to the nearest class mean in units of the spread within classes (Mahalanobis): in the
+embedding, in the log posterior, and in the principal components of the encoder's input, which also show what the
+encoder has learned to look past. Each is compared with that of held-out training cells of which as many of the model's
+genes were detected, since a cell of few counts lies further out whatever it is.
 
 The numbers that are multiplied and added for the distances are first rounded to a grid so coarse that double precision
 holds every sum exactly. So the order of additions does not matter, and the fast matrix product may be used: the answer
@@ -13,6 +13,7 @@ is the same to the last bit whatever the block, the number of threads, or the li
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,31 +26,32 @@ INPUT_BITS = 22
 """Of the embedding and the log posterior on their grid: half of a float32's last place."""
 LOG_FLOOR = -30.0
 """Log posteriors are raised to this: what is less likely is equally impossible."""
-DOUBT_FLOOR = 1e-9
-"""Of the probability that the best type is wrong: what is surer is equally sure."""
-N_SIGNS = 3
-EMBEDDING_REACH = 2.0
-"""A power of two that no entry of a unit row exceeds, rounding included."""
+WEIGHTS = (1.0, 1.0, 2.0)
+"""Of the three distances: what the encoder makes of a cell counts as much as what went into it."""
 POSTERIOR_REACH = 32.0
+"""A power of two that no entry of the log posterior exceeds."""
+COMPONENTS_REACH = 1024.0
+"""Components are cut off there, which those of 10,000 genes do not reach."""
 
 
-def compute_strangeness(
-    embedding: NDArray[np.float32],
-    log_posterior: NDArray[np.float32],
-    confidence: NDArray[np.float64],
-    n_detected: NDArray[np.int64],
-    rejection: Rejection,
-) -> NDArray[np.float64]:
+class Spaces(NamedTuple):
+    """Where cells lie (N cells)."""
+
+    embedding: NDArray[np.float32]
+    """(N, D) unit rows."""
+    posterior: NDArray[np.float32]
+    """(N, C) natural log, over types where the model has a type head, else over populations."""
+    components: NDArray[np.float32]
+    """(N, Q) of the encoder's input."""
+
+
+def compute_strangeness(spaces: Spaces, n_detected: NDArray[np.int64], rejection: Rejection) -> NDArray[np.float64]:
     """Return how strange each cell is; above 0 it is unknown.
 
     Parameters
     ----------
-    embedding
-        (N, D) unit rows.
-    log_posterior
-        (N, C) over types where the model has a type head, else over populations; natural log.
-    confidence
-        (N,) calibrated probability of the best type.
+    spaces
+        What the encoder gave for the cells.
     n_detected
         (N,) number of the model's genes of which the cell has a count.
     rejection
@@ -58,42 +60,37 @@ def compute_strangeness(
     Returns
     -------
     NDArray
-        (N,) the sum of the three signs, each less its median and divided by its spread among held-out cells of as many
-        detected genes, less the sum that 95 % of those cells stay below.
+        (N,) the weighted sum of the distances, each less its median and divided by its spread among held-out cells of
+        as many detected genes, less the sum that 95 % of those cells stay below.
     """
-    distances = compute_distances(embedding, log_posterior, rejection)
-    signs = np.column_stack([distances, compute_doubt(confidence)])
-    return add_signs(signs, n_detected, rejection) - expect(rejection.limit, n_detected, rejection)
+    total = add_distances(compute_distances(spaces, rejection), n_detected, rejection)
+    return total - expect(rejection.limit, n_detected, rejection)
 
 
-def compute_distances(
-    embedding: NDArray[np.float32], log_posterior: NDArray[np.float32], rejection: Rejection
-) -> NDArray[np.float64]:
-    """Return the distances to the nearest class mean in the embedding and in the log posterior, (N, 2).
-
-    Parameters are those of `compute_strangeness`.
-    """
-    floored = np.maximum(log_posterior, np.float32(LOG_FLOOR))
+def compute_distances(spaces: Spaces, rejection: Rejection) -> NDArray[np.float64]:
+    """Return the distances (N, 3) to the nearest class mean in each of the spaces."""
+    floored = np.maximum(spaces.posterior, np.float32(LOG_FLOOR))
+    components = np.clip(spaces.components, np.float32(-COMPONENTS_REACH), np.float32(COMPONENTS_REACH))
+    known = rejection
     return np.column_stack(
         [
-            _distance(embedding, EMBEDDING_REACH, rejection.embedding_whitening, rejection.embedding_means),
-            _distance(floored, POSTERIOR_REACH, rejection.posterior_whitening, rejection.posterior_means),
+            # Rows of the embedding are of length 1; of the others no more is known than how large an entry may be.
+            _distance(spaces.embedding, known.embedding_whitening, known.embedding_means, 1.0, longest=1.001),
+            _distance(floored, known.posterior_whitening, known.posterior_means, POSTERIOR_REACH),
+            _distance(components, known.components_whitening, known.components_means, COMPONENTS_REACH),
         ]
     )
 
 
-def compute_doubt(confidence: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the natural logarithm (N,) of the probability that the best type is wrong; not below `DOUBT_FLOOR`'s."""
-    doubt: NDArray[np.float64] = np.log(np.maximum(1 - confidence, DOUBT_FLOOR))
-    return doubt
-
-
-def add_signs(signs: NDArray[np.float64], n_detected: NDArray[np.int64], rejection: Rejection) -> NDArray[np.float64]:
-    """Return the sum (N,) of the signs (N, 3), each in units of its spread about the median of held-out cells."""
-    total = np.zeros(len(signs))
-    for column in range(N_SIGNS):
+def add_distances(
+    distances: NDArray[np.float64], n_detected: NDArray[np.int64], rejection: Rejection
+) -> NDArray[np.float64]:
+    """Return the weighted sum (N,) of distances (N, 3), each in units of its spread about its usual median."""
+    total = np.zeros(len(distances))
+    for column, weight in enumerate(WEIGHTS):
         median = expect(rejection.median[:, column], n_detected, rejection)
-        total += (signs[:, column] - median) / expect(rejection.spread[:, column], n_detected, rejection)
+        spread = expect(rejection.spread[:, column], n_detected, rejection)
+        total += weight * ((distances[:, column] - median) / spread)
     return total
 
 
@@ -108,14 +105,24 @@ def expect(values: NDArray[np.float32], n_detected: NDArray[np.int64], rejection
 
 
 def _distance(
-    values: NDArray[np.float32], reach: float, whitening: NDArray[np.float32], means: NDArray[np.float32]
+    values: NDArray[np.float32],
+    whitening: NDArray[np.float32],
+    means: NDArray[np.float32],
+    reach: float,
+    *,
+    longest: float | None = None,
 ) -> NDArray[np.float64]:
-    """Distance (N,) of the rows `values` (N, D) @ `whitening` (D, D) from the nearest row of `means` (C, D)."""
+    """Distance (N,) of the rows `values` (N, D) @ `whitening` (D, D) from the nearest row of `means` (C, D).
+
+    No entry of `values` exceeds `reach`, and no row the length `longest`.
+    """
+    longest = reach * math.sqrt(len(whitening)) if longest is None else longest
     n_terms = math.ceil(math.log2(len(whitening))) + 1
     cells, cell_step = _to_grid(values, reach, INPUT_BITS)
     weights, weight_step = _to_grid(whitening, float(np.abs(whitening).max()), EXACT_BITS - INPUT_BITS - n_terms)
     placed = (cells @ weights) * (cell_step * weight_step)  # exact: both steps are powers of two
-    furthest = max(float(np.abs(whitening).sum(axis=0).max()) * reach, float(np.abs(means).max()))
+    # Cauchy and Schwarz
+    furthest = max(float(np.linalg.norm(whitening, axis=0).max()) * longest, float(np.abs(means).max()))
     # (y - m)² is at most 4 times the square of the reach, and there are D of them.
     bits = (EXACT_BITS - 2 - n_terms) // 2
     y, step = _to_grid(placed, furthest, bits)

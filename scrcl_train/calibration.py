@@ -92,7 +92,7 @@ def calibrate(
     log_posterior = np.concatenate([answer for answer, _ in parts])
     right = np.concatenate([truth[held_out] for _, held_out in folds])
     temperature = fit_temperature(log_posterior, right)
-    scale = fit_scale([signs for _, signs in parts], temperature)
+    scale = fit_scale([distances for _, distances in parts])
     error = None
     if labelled:
         posterior = apply_temperature(log_posterior, temperature)

@@ -174,7 +174,7 @@ def export_onnx(student: Student, contract_id: str) -> bytes:
     """
     import torch
 
-    outputs = [TENSORS.embedding, TENSORS.log_posterior, TENSORS.map]
+    outputs = [TENSORS.embedding, TENSORS.log_posterior, TENSORS.map, TENSORS.components]
     if student.n_types:
         outputs.append(TENSORS.log_type_posterior)
     # Two example cells: a dimension of 1 would be taken as fixed.

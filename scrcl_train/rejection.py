@@ -12,9 +12,8 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
-from scrcl_infer.assign import apply_temperature
 from scrcl_infer.contract import Rejection
-from scrcl_infer.strangeness import LOG_FLOOR, N_SIGNS, add_signs, compute_distances, compute_doubt, expect
+from scrcl_infer.strangeness import LOG_FLOOR, WEIGHTS, Spaces, add_distances, compute_distances, expect
 from scrcl_train.augment import AugmentConfig, CellSampler
 from scrcl_train.student import Prediction, Student, predict
 
@@ -29,27 +28,25 @@ WIDE = AugmentConfig(min_kept=0.03, max_gene_dropout=0.8)
 N_VIEWS = 6
 """Times that each held-out cell is drawn anew, at another depth and with other genes missing."""
 MIN_SPREAD = 0.1
-"""Floor of the spread: distances are in units of the standard deviation within classes, doubt is a natural log."""
+"""Floor of the spread: distances are in units of the standard deviation within classes."""
 
 
 @dataclass(frozen=True)
-class Signs:
-    """What tells strange cells (n cells), before it is compared with what is usual."""
+class Distances:
+    """How far cells lie from the nearest class (n cells)."""
 
-    distances: NDArray[np.float64]
-    """(n, 2) to the nearest class, in the embedding and in the log posterior."""
-    log_posterior: NDArray[np.float32]
-    """(n, C) over classes."""
+    to_class: NDArray[np.float64]
+    """(n, 3) in each of `scrcl_infer.strangeness.Spaces`."""
     n_detected: NDArray[np.int64]
     """(n,) the model's genes of which the cell has a count; 1 or more."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Signs of held-out cells, from the student that did not learn them."""
+    """Distances of held-out cells, from the student that did not learn them."""
 
-    measured: Signs
-    changed: Signs
+    measured: Distances
+    changed: Distances
     """The same cells, each `N_VIEWS` times at another depth and with genes missing."""
 
 
@@ -71,7 +68,7 @@ class Scale:
 
 
 def fit_classes(answer: Prediction, classes: NDArray[np.int64]) -> Rejection:
-    """Fit class means and the spread within classes, in the embedding and in the log posterior.
+    """Fit class means and the spread within classes, in each of the spaces.
 
     Parameters
     ----------
@@ -86,23 +83,21 @@ def fit_classes(answer: Prediction, classes: NDArray[np.int64]) -> Rejection:
         With a scale that says nothing: medians 0, spreads 1 and a limit of 0.
     """
     known = classes >= 0
-    n_columns = _head(answer).shape[1]
-    floored = np.maximum(_head(answer)[known].astype(np.float64), LOG_FLOOR)
-    embedding, means = _whiten(answer.embedding[known].astype(np.float64), classes[known])
+    codes, n_columns, real = classes[known], _spaces(answer).posterior.shape[1], np.float32
     # Centring the rows is linear, so that it goes into the whitening and costs nothing later.
     centre = np.eye(n_columns) - 1 / n_columns
-    posterior, posterior_means = _whiten(floored @ centre, classes[known])
-    real = np.float32
-    return Rejection(
-        embedding_whitening=embedding.astype(real),
-        embedding_means=means.astype(real),
-        posterior_whitening=(centre @ posterior).astype(real),
-        posterior_means=posterior_means.astype(real),
-        log_detected=np.zeros(1, real),
-        median=np.zeros((1, N_SIGNS), real),
-        spread=np.ones((1, N_SIGNS), real),
-        limit=np.zeros(1, real),
-    )
+    arrays = {}
+    for name, space in _spaces(answer)._asdict().items():
+        values = space[known].astype(np.float64)
+        if name == "posterior":
+            whitening, means = _whiten(np.maximum(values, LOG_FLOOR) @ centre, codes)
+            whitening = centre @ whitening
+        else:
+            whitening, means = _whiten(values, codes)
+        arrays[f"{name}_whitening"], arrays[f"{name}_means"] = whitening.astype(real), means.astype(real)
+    n = len(WEIGHTS)
+    blank = {"median": np.zeros((1, n), real), "spread": np.ones((1, n), real)}
+    return Rejection(**arrays, **blank, log_detected=np.zeros(1, real), limit=np.zeros(1, real))
 
 
 def measure_held_out(
@@ -137,14 +132,13 @@ def measure_held_out(
     return HeldOut(_measure(student, classes, counts, library_size), join(changed))
 
 
-def join(parts: list[Signs]) -> Signs:
+def join(parts: list[Distances]) -> Distances:
     """Put the cells of several parts behind each other."""
-    arrays = ("distances", "log_posterior", "n_detected")
-    return Signs(*(np.concatenate([getattr(part, name) for part in parts]) for name in arrays))
+    return Distances(np.concatenate([p.to_class for p in parts]), np.concatenate([p.n_detected for p in parts]))
 
 
-def fit_scale(held_out: list[HeldOut], temperature: float) -> Scale:
-    """Find median, spread and limit of held-out cells' signs as functions of the genes detected.
+def fit_scale(held_out: list[HeldOut]) -> Scale:
+    """Find median, spread and limit of held-out cells' distances as functions of the genes detected.
 
     At each knot they are quantiles of the cells about it, weighted by a tent that falls to zero at its neighbours. The
     limit is then raised, where need be, until `KEPT_FRACTION` of the cells are within it, of those as measured as well
@@ -154,23 +148,22 @@ def fit_scale(held_out: list[HeldOut], temperature: float) -> Scale:
     ----------
     held_out
         One part for each first student, at least one cell in all.
-    temperature
-        Of the calibration.
     """
     measured, changed = join([part.measured for part in held_out]), join([part.changed for part in held_out])
     both, n = join([measured, changed]), len(measured.n_detected)
-    confidence = apply_temperature(both.log_posterior, temperature).max(axis=1)
-    signs = np.column_stack([both.distances, compute_doubt(confidence)])
+    distances = both.to_class
     log_detected = np.log10(both.n_detected)
     lowest, highest = (float(np.quantile(log_detected, share)) for share in KNOT_RANGE)
     knots = np.unique(np.linspace(lowest, highest, N_KNOTS).astype(np.float32))
     tents = np.stack([np.interp(log_detected, knots, row) for row in np.eye(len(knots))])
-    median = _quantiles(signs, tents)
-    spread = np.stack([_quantiles(np.abs(signs - m), t[None])[0] for m, t in zip(median, tents, strict=True)])
+    median = _quantiles(distances, tents)
+    spread = np.stack([_quantiles(np.abs(distances - m), t[None])[0] for m, t in zip(median, tents, strict=True)])
     real, empty = np.float32, np.zeros((1, 1), np.float32)
     limit = np.zeros(len(knots), real)
-    usual = Rejection(empty, empty, empty, empty, knots, median.astype(real), np.maximum(spread, MIN_SPREAD), limit)
-    score = add_signs(signs, both.n_detected, usual)
+    usual = Rejection(
+        empty, empty, empty, empty, empty, empty, knots, median.astype(real), np.maximum(spread, MIN_SPREAD), limit
+    )
+    score = add_distances(distances, both.n_detected, usual)
     limit = np.array([quantile(score, t, KEPT_FRACTION) for t in tents], dtype=real)
     excess = score - expect(limit, both.n_detected, usual)
     parts = [part for part in (excess[:n], excess[n:]) if part.size]
@@ -178,7 +171,7 @@ def fit_scale(held_out: list[HeldOut], temperature: float) -> Scale:
     # A hair more: rounding to single precision must not put a cell that is at the limit outside.
     limit = (limit + real(missing + 1e-3)).astype(real)
     kept = float(np.mean(score[:n] <= expect(limit, measured.n_detected, usual)))
-    return Scale(knots, usual.median, usual.spread.astype(real), limit, kept)
+    return Scale(knots, usual.median, usual.spread, limit, kept)
 
 
 def _quantiles(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -199,17 +192,18 @@ def quantile(values: NDArray[np.float64], weights: NDArray[np.float64], share: f
     return float(values[order][np.searchsorted(below, share * below[-1] - 1e-9)])
 
 
-def _measure(student: Student, classes: Rejection, counts: sp.csr_matrix, library_size: NDArray[np.float32]) -> Signs:
+def _measure(
+    student: Student, classes: Rejection, counts: sp.csr_matrix, library_size: NDArray[np.float32]
+) -> Distances:
     n_detected = np.asarray((counts > 0).sum(axis=1), dtype=np.int64).reshape(-1)
     shown = n_detected > 0
     answer = predict(student, counts[shown], np.reshape(library_size, -1)[shown])
-    distances = compute_distances(answer.embedding, _head(answer), classes)
-    return Signs(distances, _head(answer), n_detected[shown])
+    return Distances(compute_distances(_spaces(answer), classes), n_detected[shown])
 
 
-def _head(answer: Prediction) -> NDArray[np.float32]:
-    """Log posteriors of the types, or of the populations where there is no type head."""
-    return answer.log_posterior if answer.log_type_posterior is None else answer.log_type_posterior
+def _spaces(answer: Prediction) -> Spaces:
+    types = answer.log_type_posterior
+    return Spaces(answer.embedding, answer.log_posterior if types is None else types, answer.components)
 
 
 def _whiten(values: NDArray[np.float64], classes: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

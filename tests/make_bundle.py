@@ -36,6 +36,7 @@ from scrcl_infer.encoder import CONTRACT_ID_KEY
 
 OPSET = 18
 TARGET_SUM = 10_000.0
+N_COMPONENTS = 6
 Weights = dict[str, NDArray[np.float32]]
 
 
@@ -43,7 +44,13 @@ def random_weights(
     *, n_genes: int = 40, hidden: int = 16, dim: int = 8, n_populations: int = 5, n_types: int = 4, seed: int = 0
 ) -> Weights:
     rng = np.random.default_rng(seed)
-    heads = {"embedding": dim, "log_posterior": n_populations, "map": 2, "log_type_posterior": n_types}
+    heads = {
+        "embedding": dim,
+        "log_posterior": n_populations,
+        "map": 2,
+        "log_type_posterior": n_types,
+        "components": N_COMPONENTS,
+    }
     weights = {
         "mean": rng.uniform(0.5, 4.0, n_genes),
         "inverse_sd": rng.uniform(0.3, 1.5, n_genes),
@@ -71,7 +78,7 @@ def numpy_forward(
         value = hidden @ weights[f"w_{name}"] + weights[f"b_{name}"]
         if name == TENSORS.embedding:
             value /= np.maximum(np.linalg.norm(value, axis=1, keepdims=True), 1e-12)
-        elif name != TENSORS.map:
+        elif name not in (TENSORS.map, TENSORS.components):
             top = value.max(axis=1, keepdims=True)
             value -= top + np.log(np.exp(value - top).sum(axis=1, keepdims=True))
         out[name] = value
@@ -101,6 +108,7 @@ def onnx_model(weights: Weights, contract_id: str | None) -> bytes:
         node("Gemm", ["hidden", "w_log_posterior", "b_log_posterior"], ["logits"]),
         node("LogSoftmax", ["logits"], ["log_posterior"], axis=1),
         node("Gemm", ["hidden", "w_map", "b_map"], ["map"]),
+        node("Gemm", ["hidden", "w_components", "b_components"], ["components"]),
     ]
     if "w_log_type_posterior" in weights:
         nodes += [
@@ -147,6 +155,7 @@ def tiny_bundle(
     manifest = _manifest(n_genes, dim, n_populations, n_types, spatial)
     counts, library_size = random_counts(32, n_genes, seed=seed + 1)
     expected = {n: v.astype(np.float32) for n, v in numpy_forward(weights, counts, library_size).items()}
+    del expected["components"]
     no_types = np.empty((32, 0), np.float32)
     centroids = rng.normal(size=(n_populations, dim))
     neighbors = np.argsort(rng.random((n_genes, n_genes)), axis=1)[:, :3]
@@ -173,13 +182,15 @@ def tiny_bundle(
 def random_rejection(dim: int, n_classes: int, *, seed: int = 0) -> Rejection:
     """A reference that finds some of the tiny bundle's cells strange and some not."""
     rng = np.random.default_rng(seed)
-    means = {"embedding": rng.normal(size=(n_classes, dim)), "posterior": rng.normal(size=(n_classes, n_classes))}
+    widths = {"embedding": dim, "posterior": n_classes, "components": N_COMPONENTS}
+    means = {space: rng.normal(size=(n_classes, width)) for space, width in widths.items()}
     whitening = {"embedding": np.eye(dim) * 4, "posterior": np.eye(n_classes) - 1 / n_classes}
+    whitening["components"] = np.eye(N_COMPONENTS)
     return Rejection(
         **{f"{space}_means": values.astype(np.float32) for space, values in means.items()},
         **{f"{space}_whitening": values.astype(np.float32) for space, values in whitening.items()},
         log_detected=np.array([0.5, 1.0, 1.5], np.float32),
-        median=np.array([[6, 3, -1], [5, 2, -1], [4, 2, -1]], np.float32),
+        median=np.array([[6, 3, 2], [5, 2, 2], [4, 2, 2]], np.float32),
         spread=np.ones((3, 3), np.float32),
         limit=np.array([1, 0, 1], np.float32),
     )
