@@ -1,4 +1,4 @@
-"""`python -m benchmarks clustering|spatial|transfer`."""
+"""`python -m benchmarks clustering|spatial|transfer|unknown`."""
 
 from __future__ import annotations
 
@@ -65,6 +65,19 @@ def transfer(  # noqa: PLR0917 - options
 ) -> None:
     """Train on one batch, map another, with every method; print and save the table."""
     run_benchmark("transfer", sets, tuple(range(seeds)), methods, (jobs, threads), output)
+
+
+@app.command()
+def unknown(  # noqa: PLR0917 - options
+    sets: SetsOption = "all",
+    seeds: SeedsOption = 1,
+    methods: MethodsOption = "all",
+    jobs: JobsOption = 1,
+    threads: ThreadsOption = 1,
+    output: OutputOption = None,
+) -> None:
+    """Leave a type out of training and tell its cells from known ones; print and save the table."""
+    run_benchmark("unknown", sets, tuple(range(seeds)), methods, (jobs, threads), output)
 
 
 def run_benchmark(  # noqa: PLR0917 - one argument per option of the commands
