@@ -21,6 +21,10 @@ def evaluate_cli(
     ],
     labels: Annotated[str, typer.Option(metavar="OBS_KEY", help="The truth to compare with.")],
     prefix: Annotated[str, typer.Option("--obs-prefix", metavar="TEXT", help="Of the columns.")] = "scrcl_",
+    reliability: Annotated[
+        Path | None,
+        typer.Option(metavar="PICTURE", help="Draw confidence against accuracy here (.png, .pdf, .svg)."),
+    ] = None,
 ) -> None:
     """Compare what was found or assigned with labels; prints JSON.
 
@@ -28,7 +32,14 @@ def evaluate_cli(
     F1 over the types that both sides have, calibration error, and how well the confidence tells cells of other types
     ('unknown' detection, AUROC).
     """
-    typer.echo(json.dumps(evaluate(data, labels, prefix=prefix), indent=2))
+    from scrcl_train.reliability_picture import check_picture
+
+    if reliability is not None:
+        check_picture(reliability)
+    scores = evaluate(data, labels, prefix=prefix)
+    if reliability is not None:
+        _draw(scores, reliability)
+    typer.echo(json.dumps(scores, indent=2))
 
 
 def evaluate(data: Path, label_key: str, *, prefix: str = "scrcl_") -> dict[str, Any]:
@@ -72,6 +83,19 @@ def _score_types(source: Source, truth: Any, prefix: str) -> dict[str, Any]:  # 
     return dataclasses.asdict(
         score_assignment(truth, answers, confidence, known_types=known, rejection_score=confidence)
     )
+
+
+def _draw(scores: dict[str, Any], picture: Path) -> None:
+    from scrcl_infer.errors import InputError
+    from scrcl_train.reliability import ReliabilityRow
+    from scrcl_train.reliability_picture import draw_reliability
+
+    types = scores.get("types", {})
+    error = types.get("calibration_error")
+    if error is None:
+        msg = f"There are no confidences to draw: {types.get('reason', 'the file has none, or all cells are unknown')}."
+        raise InputError(msg)
+    draw_reliability([ReliabilityRow(**row) for row in types["reliability"]], error, picture)
 
 
 def biology_cli(

@@ -160,9 +160,8 @@ def fit_scale(held_out: list[HeldOut]) -> Scale:
     spread = np.stack([_quantiles(np.abs(distances - m), t[None])[0] for m, t in zip(median, tents, strict=True)])
     real, empty = np.float32, np.zeros((1, 1), np.float32)
     limit = np.zeros(len(knots), real)
-    usual = Rejection(
-        empty, empty, empty, empty, empty, empty, knots, median.astype(real), np.maximum(spread, MIN_SPREAD), limit
-    )
+    floored = np.maximum(spread, MIN_SPREAD).astype(real)
+    usual = Rejection(empty, empty, empty, empty, empty, empty, knots, median.astype(real), floored, limit)
     score = add_distances(distances, both.n_detected, usual)
     limit = np.array([quantile(score, t, KEPT_FRACTION) for t in tents], dtype=real)
     excess = score - expect(limit, both.n_detected, usual)

@@ -7,6 +7,7 @@ golden answers come from numpy, not from onnxruntime, so that a replay compares 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from scrcl_infer.contract import (
     SpatialSpec,
 )
 from scrcl_infer.encoder import CONTRACT_ID_KEY
+from scrcl_infer.strangeness import Spaces, add_distances, compute_distances
 
 OPSET = 18
 TARGET_SUM = 10_000.0
@@ -155,6 +157,7 @@ def tiny_bundle(
     manifest = _manifest(n_genes, dim, n_populations, n_types, spatial)
     counts, library_size = random_counts(32, n_genes, seed=seed + 1)
     expected = {n: v.astype(np.float32) for n, v in numpy_forward(weights, counts, library_size).items()}
+    rejection = usual_of(random_rejection(dim, n_types or n_populations, seed=seed), expected, counts)
     del expected["components"]
     no_types = np.empty((32, 0), np.float32)
     centroids = rng.normal(size=(n_populations, dim))
@@ -175,8 +178,24 @@ def tiny_bundle(
         ),
         golden=Golden(counts=counts, library_size=library_size, **{"log_type_posterior": no_types} | expected),
         card="# tiny\n\nA random network for tests. It knows nothing about cells.\n",
-        rejection=random_rejection(dim, n_types or n_populations, seed=seed),
+        rejection=rejection,
     )
+
+
+def usual_of(rejection: Rejection, expected: Weights, counts: NDArray[np.float32]) -> Rejection:
+    """The reference with medians and spreads at which most such cells are usual."""
+    posterior = expected.get("log_type_posterior", expected["log_posterior"])
+    distances = compute_distances(Spaces(expected["embedding"], posterior, expected["components"]), rejection)
+    median = np.median(distances, axis=0)
+    spread = np.median(np.abs(distances - median), axis=0) + 0.01
+    flat = replace(
+        rejection,
+        log_detected=np.array([1.0, 1.5], np.float32),
+        median=np.stack([median, median]).astype(np.float32),
+        spread=np.stack([spread, spread]).astype(np.float32),
+    )
+    score = add_distances(distances, np.count_nonzero(counts, axis=1), flat)
+    return replace(flat, limit=np.full(2, np.quantile(score, 0.9) + 3, np.float32))
 
 
 def random_rejection(dim: int, n_classes: int, *, seed: int = 0) -> Rejection:

@@ -91,6 +91,8 @@ def test_95_percent_are_kept_of_those_measured_and_of_those_changed(seed: int, n
     assert scale.kept_fraction >= KEPT_FRACTION - 1e-9
     assert np.all(np.diff(scale.log_detected) > 0)
     assert np.all(scale.spread > 0)
+    for array in (scale.log_detected, scale.median, scale.spread, scale.limit):
+        assert array.dtype == np.float32
 
 
 def excess(cells: Distances, parts: list[HeldOut]) -> NDArray[np.float64]:
