@@ -1,4 +1,4 @@
-"""`python -m benchmarks clustering|ablation|spatial|transfer|robustness|distillation`."""
+"""`python -m benchmarks clustering|ablation|spatial|transfer|robustness|distillation|unknown`."""
 
 from __future__ import annotations
 
@@ -104,6 +104,19 @@ def distillation(  # noqa: PLR0917 - options
 ) -> None:
     """Compare the shipped student with ones that lack the teacher or the changed cells; print and save the table."""
     run_benchmark("distillation", sets, tuple(range(seeds)), methods, (jobs, threads), output)
+
+
+@app.command()
+def unknown(  # noqa: PLR0917 - options
+    sets: SetsOption = "all",
+    seeds: SeedsOption = 1,
+    methods: MethodsOption = "all",
+    jobs: JobsOption = 1,
+    threads: ThreadsOption = 1,
+    output: OutputOption = None,
+) -> None:
+    """Leave a type out of training and tell its cells from known ones; print and save the table."""
+    run_benchmark("unknown", sets, tuple(range(seeds)), methods, (jobs, threads), output)
 
 
 def run_benchmark(  # noqa: PLR0917 - one argument per option of the commands

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from scrcl_infer.contract import Centroids, Manifest
+from scrcl_infer.contract import Manifest, Rejection
 from scrcl_infer.errors import BundleIntegrityError
 from scrcl_infer.levels import compute_level_confidence
 from scrcl_infer.result import AssignedBlock
+from scrcl_infer.strangeness import Spaces, compute_strangeness
 
 if TYPE_CHECKING:
     from scrcl_infer.encoder import EncoderOutput
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 
 def decide(
     output: EncoderOutput,
-    has_counts: NDArray[np.bool_],
+    n_detected: NDArray[np.int64],
     manifest: Manifest,
-    centroids: Centroids,
+    rejection: Rejection | None = None,
     *,
     reject: bool = True,
     start: int = 0,
@@ -35,14 +36,14 @@ def decide(
     ----------
     output
         What the encoder gave for the cells.
-    has_counts
-        (N,) whether the cell has any count in the model's genes; one without is unknown in every respect.
+    n_detected
+        (N,) number of the model's genes of which the cell has a count; one without any is unknown in every respect.
     manifest
         Populations, types and calibration of the bundle.
-    centroids
-        Populations in the embedding, for the rejection score.
+    rejection
+        What held-out training cells gave; None in old bundles, which reject by the probability.
     reject
-        Answer unknown where the rejection score is below the calibrated threshold.
+        Answer unknown where the cell is too strange, or in old bundles the best type's probability too low.
     start
         Index of the block's first cell in the file.
 
@@ -51,14 +52,16 @@ def decide(
     BundleIntegrityError
         The encoder gave a value that is not finite for a cell that has counts.
     """
+    has_counts = n_detected > 0
     _check_finite(output, has_counts, start)
     posterior = compute_type_posterior(output.log_posterior, output.log_type_posterior, manifest)
     cell_type = posterior.argmax(axis=1).astype(np.int32)
     confidence, margin = best_and_margin(posterior)
     level_confidence = compute_level_confidence(posterior, cell_type, manifest.levels)
+    strangeness = None if rejection is None else _measure(output, n_detected, rejection)
     if reject:
-        score = compute_rejection_score(posterior, output.embedding, centroids)
-        cell_type[score < manifest.calibration.threshold] = -1
+        low = posterior.max(axis=1) < manifest.calibration.threshold
+        cell_type[low if strangeness is None else strangeness > 0] = -1
     population = output.log_posterior.argmax(axis=1).astype(np.int32)
     keep = has_counts[:, None]
     return AssignedBlock(
@@ -70,6 +73,7 @@ def decide(
         embedding=np.where(keep, output.embedding, 0).astype(np.float32),
         map=np.where(keep, output.map, np.nan).astype(np.float32),
         level_confidence=np.where(keep, level_confidence, 0).astype(np.float32),
+        strangeness=strangeness,
     )
 
 
@@ -114,32 +118,6 @@ def apply_temperature(log_posterior: NDArray[np.float32], temperature: float) ->
     return scaled
 
 
-def compute_rejection_score(
-    posterior: NDArray[np.float64], embedding: NDArray[np.float32], centroids: Centroids
-) -> NDArray[np.float64]:
-    """Return how well the model knows each cell; below the bundle's threshold a cell is unknown.
-
-    Calibration sets the threshold with this same function.
-
-    Parameters
-    ----------
-    posterior
-        (N, T) calibrated probability of each type.
-    embedding
-        (N, D) unit rows.
-    centroids
-        Populations in the embedding.
-
-    Returns
-    -------
-    NDArray
-        (N,) in [0, 1]; the probability of the best type. Embedding and centroids do not enter yet.
-    """
-    del embedding, centroids
-    best: NDArray[np.float64] = posterior.max(axis=1)
-    return best
-
-
 def type_of_population(manifest: Manifest) -> NDArray[np.int32]:
     """Return for each population the index of its type, (K,).
 
@@ -159,6 +137,20 @@ def type_of_population(manifest: Manifest) -> NDArray[np.int32]:
     return np.array([index[p.cell_type] for p in manifest.populations], dtype=np.int32)
 
 
+def _measure(output: EncoderOutput, n_detected: NDArray[np.int64], rejection: Rejection) -> NDArray[np.float32]:
+    """Strangeness (N,), NaN for a cell without counts."""
+    if output.components is None:
+        msg = "The bundle has a reference for rejection, but its encoder gives no components. Get the bundle again."
+        raise BundleIntegrityError(msg)
+    types = output.log_type_posterior
+    posterior = output.log_posterior if types is None or not types.shape[1] else types
+    has_counts = n_detected > 0
+    spaces = Spaces(output.embedding, posterior, output.components)
+    # An encoder may make anything of a cell without counts.
+    spaces = Spaces(*(np.where(has_counts[:, None], space, np.float32(0)) for space in spaces))
+    return np.where(has_counts, compute_strangeness(spaces, n_detected, rejection), np.nan).astype(np.float32)
+
+
 def best_and_margin(posterior: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Return the probability of the best type and its lead over the second, (N,) each, of posteriors (N, T).
 
@@ -175,6 +167,7 @@ def _check_finite(output: EncoderOutput, has_counts: NDArray[np.bool_], start: i
         "embedding": output.embedding,
         "log_posterior": output.log_posterior,
         "map": output.map,
+        "components": output.components,
         "log_type_posterior": output.log_type_posterior,
     }
     for name, values in outputs.items():

@@ -29,10 +29,11 @@ from scrcl_infer.contract import (
     GeneGraph,
     Golden,
     Manifest,
+    Rejection,
 )
 from scrcl_infer.errors import BundleIntegrityError, BundleNotFoundError, BundleSchemaError, OutputError
 
-_Arrays = TypeVar("_Arrays", Centroids, GeneGraph, Golden)
+_Arrays = TypeVar("_Arrays", Centroids, GeneGraph, Golden, Rejection)
 _LISTED = tuple(name for name in FILES if name != FILES.manifest)
 _GET_AGAIN = "The bundle was changed or damaged: get it again from where it came from."
 
@@ -73,6 +74,8 @@ def write_bundle(bundle: Bundle, folder: Path, *, force: bool = False) -> Path:
         FILES.golden: _to_npz(bundle.golden),
         FILES.card: bundle.card.encode(),
     }
+    if bundle.rejection is not None:
+        contents[FILES.rejection] = _to_npz(bundle.rejection)
     entries = {name: FileEntry(hashlib.sha256(data).hexdigest(), len(data)) for name, data in contents.items()}
     contents[FILES.manifest] = _manifest_bytes(dataclasses.replace(bundle.manifest, files=entries))
     token = secrets.token_hex(4)
@@ -107,7 +110,7 @@ def read_bundle(folder: Path) -> Bundle:
         A file is missing or changed, or does not fit the manifest; the text names it.
     """
     manifest = read_manifest(folder)
-    if set(manifest.files) != set(_LISTED):
+    if set(manifest.files) | {FILES.rejection} != set(_LISTED):
         msg = f"{folder / FILES.manifest}: lists the files {sorted(manifest.files)}, expected {sorted(_LISTED)}."
         raise BundleSchemaError(msg)
     data = {name: _read_checked(folder / name, entry) for name, entry in manifest.files.items()}
@@ -119,6 +122,7 @@ def read_bundle(folder: Path) -> Bundle:
             gene_graph=_from_npz(data[FILES.gene_graph], GeneGraph, FILES.gene_graph),
             golden=_from_npz(data[FILES.golden], Golden, FILES.golden),
             card=data[FILES.card].decode(),
+            rejection=_from_npz(data[FILES.rejection], Rejection, FILES.rejection) if FILES.rejection in data else None,
         )
         check_consistent(bundle)
     except BundleIntegrityError as error:
@@ -198,7 +202,7 @@ def _manifest_bytes(manifest: Manifest) -> bytes:
         raise BundleIntegrityError(msg) from error
 
 
-def _to_npz(arrays: Centroids | GeneGraph | Golden) -> bytes:
+def _to_npz(arrays: Centroids | GeneGraph | Golden | Rejection) -> bytes:
     # np.savez stamps the time of day, and deflate's output depends on the zlib at hand: neither is used.
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:

@@ -73,6 +73,8 @@ def show_cli(model: ModelArgument, as_json: JsonOption = False) -> None:
         _print_json(manifest.to_dict() | {"path": str(folder), "sha256": bundle_sha256(folder)})
         return
     origin, spec = manifest.provenance, manifest.encoder
+    probability = f"cells of a probability below {manifest.calibration.threshold:.3g}"
+    rejects = probability if bundle.rejection is None else "strange cells"
     lines = [
         f"name         {manifest.name}",
         f"path         {folder}",
@@ -83,7 +85,7 @@ def show_cli(model: ModelArgument, as_json: JsonOption = False) -> None:
         f"populations  {spec.n_populations}",
         f"types        {len(manifest.cell_types)}: {', '.join(t.name for t in manifest.cell_types)}",
         *(f"level        {level.key}: {', '.join(sorted(set(level.names)))}" for level in manifest.levels),
-        f"rejects      scores below {manifest.calibration.threshold:.3g}",
+        f"rejects      {rejects}; {manifest.calibration.kept_fraction:.1%} of held-out training cells are kept",
         f"trained on   {origin.data_name}: {origin.n_cells} cells, preset {origin.preset}, seed {origin.seed}",
         f"data licence {origin.data_licence}",
         *([f"renamed from {origin.renamed_from}"] if origin.renamed_from else []),

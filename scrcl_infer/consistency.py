@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from scrcl_infer.contract import FILES, UNKNOWN, Bundle, Golden, Manifest
+from scrcl_infer.contract import FILES, UNKNOWN, Bundle, Golden, Manifest, Rejection
 from scrcl_infer.errors import BundleIntegrityError
 from scrcl_infer.levels import find_level_problems
 from scrcl_infer.ontology import find_problem
@@ -24,6 +24,7 @@ def check_consistent(bundle: Bundle) -> None:
         The text lists every disagreement: where, what was found, what was expected.
     """
     problems = [*_manifest_problems(bundle.manifest), *_array_problems(bundle), *_graph_problems(bundle)]
+    problems += _rejection_problems(bundle.rejection)
     if problems:
         msg = "the parts of the bundle do not fit together: " + "; ".join(problems) + ". Export the model again."
         raise BundleIntegrityError(msg)
@@ -74,6 +75,15 @@ def _array_problems(bundle: Bundle) -> Iterator[str]:
         (f"{FILES.gene_graph}/embedding", graph.embedding, (n_genes, None), real),
         (f"{FILES.gene_graph}/association", graph.association, (k, n_genes), real),
     ]
+    if (rejection := bundle.rejection) is not None:
+        classes, m = spec.n_types or k, len(rejection.log_detected)
+        shapes: dict[str, tuple[int | None, ...]] = {
+            "embedding_whitening": (d, d), "embedding_means": (None, d),
+            "posterior_whitening": (classes, classes), "posterior_means": (None, classes),
+            "components_whitening": (None, None), "components_means": (None, rejection.components_whitening.shape[-1]),
+            "log_detected": (m,), "median": (m, 3), "spread": (m, 3), "limit": (m,),
+        }  # fmt: skip
+        wanted += [(f"{FILES.rejection}/{name}", getattr(rejection, name), shapes[name], real) for name in shapes]
     widths = {"counts": n_genes, "library_size": 1, "embedding": d, "log_posterior": k, "map": 2}
     for item in dataclasses.fields(Golden):
         shape = (len(golden.counts), widths.get(item.name, spec.n_types))
@@ -85,6 +95,20 @@ def _array_problems(bundle: Bundle) -> Iterator[str]:
         if not fits or array.dtype != dtype:
             shape_text = "(" + ", ".join("any" if length is None else str(length) for length in expected) + ")"
             yield f"{name} is {array.dtype} {array.shape}, expected {dtype} {shape_text}"
+
+
+def _rejection_problems(rejection: Rejection | None) -> Iterator[str]:
+    """Yield what would make every cell, or none, unknown."""
+    if rejection is None:
+        return
+    for item in dataclasses.fields(Rejection):
+        array = getattr(rejection, item.name)
+        if not (array.size and np.isfinite(array).all()):
+            yield f"{FILES.rejection}/{item.name} is empty or holds values that are not finite"
+    if np.any(np.diff(rejection.log_detected) <= 0):
+        yield f"{FILES.rejection}/log_detected does not rise"
+    if np.any(rejection.spread <= 0):
+        yield f"{FILES.rejection}/spread is not above 0"
 
 
 def _graph_problems(bundle: Bundle) -> Iterator[str]:

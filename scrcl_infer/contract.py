@@ -30,6 +30,8 @@ class FileNames(NamedTuple):
     centroids: str = "centroids.npz"
     gene_graph: str = "gene_graph.npz"
     golden: str = "golden.npz"
+    rejection: str = "rejection.npz"
+    """Absent in bundles of schema 1, and where no training cell could be held out."""
     card: str = "MODEL_CARD.md"
 
 
@@ -41,6 +43,7 @@ class TensorNames(NamedTuple):
     embedding: str = "embedding"  # (N, D) float32, unit rows
     log_posterior: str = "log_posterior"  # (N, K) float32, natural log
     map: str = "map"  # (N, 2) float32, place on the training UMAP
+    components: str = "components"  # (N, Q) float32, the input's leading principal components; absent in schema 1
     log_type_posterior: str = "log_type_posterior"  # (N, T) float32, only where types came from labels
 
 
@@ -146,9 +149,9 @@ class Calibration(Record):
     temperature: float
     """Divides the log posteriors before the softmax."""
     threshold: float
-    """Cells with a rejection score below it are unknown."""
+    """Where there is no `Rejection`: cells whose best type has a lower probability are unknown."""
     kept_fraction: float
-    """Share of held-out training cells at or above the threshold."""
+    """Share of the held-out training cells, as measured, that are not unknown."""
     expected_calibration_error: float | None = None
     """On held-out training cells, 15 equal-width bins; None without labels."""
     n_held_out: int = 0
@@ -224,6 +227,35 @@ class Centroids:
 
 
 @dataclass(frozen=True)
+class Rejection:
+    """`rejection.npz`: the training cells' classes, and how far held-out cells lie from them.
+
+    Classes are the types of the type head, else the populations (C). `scrcl_infer.strangeness` says how it is used.
+    """
+
+    embedding_whitening: NDArray[np.float32]
+    """(D, D) makes the spread within classes of the embedding the same in every direction, and 1."""
+    embedding_means: NDArray[np.float32]
+    """(C, D) class means, after it."""
+    posterior_whitening: NDArray[np.float32]
+    """(C, C) centres the rows of the log posterior, and whitens them likewise."""
+    posterior_means: NDArray[np.float32]
+    """(C, C) class means, after it."""
+    components_whitening: NDArray[np.float32]
+    """(Q, Q) likewise for the input's components."""
+    components_means: NDArray[np.float32]
+    """(C, Q) class means, after it."""
+    log_detected: NDArray[np.float32]
+    """(m,) rising, log10 of the number of the model's genes that a cell shows: the knots of the next three."""
+    median: NDArray[np.float32]
+    """(m, 3) of held-out cells' distances to the nearest class: embedding, log posterior, input's components."""
+    spread: NDArray[np.float32]
+    """(m, 3) median absolute deviation of them."""
+    limit: NDArray[np.float32]
+    """(m,) that the sum of the three, standardised and weighted, stays below for 95 % of the held-out cells."""
+
+
+@dataclass(frozen=True)
 class GeneGraph:
     """`gene_graph.npz`: the gene-gene structure of the training data."""
 
@@ -269,3 +301,5 @@ class Bundle:
     golden: Golden
     card: str
     """Markdown text."""
+    rejection: Rejection | None = None
+    """None in bundles of schema 1."""

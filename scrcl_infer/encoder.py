@@ -49,6 +49,8 @@ class EncoderOutput:
     """(N, 2) place on the training UMAP."""
     log_type_posterior: NDArray[np.float32] | None
     """(N, T) natural log, over types; None without a type head."""
+    components: NDArray[np.float32] | None = None
+    """(N, Q) the input's leading principal components; None in bundles of schema 1."""
 
 
 class Encoder:
@@ -142,6 +144,7 @@ class Encoder:
             log_posterior=results[TENSORS.log_posterior],
             map=results[TENSORS.map],
             log_type_posterior=results.get(TENSORS.log_type_posterior),
+            components=results.get(TENSORS.components),
         )
 
 

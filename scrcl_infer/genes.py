@@ -101,6 +101,8 @@ def match_genes(
         n_summed=int((columns >= 0).sum() - found.sum()),
         n_dropped_features=int((~kept).sum()),
         missing_top=tuple(_label(genes, int(g)) for g in order if not found[g])[:20],
+        species=species[1],
+        model_species=species[0],
     )
     floor = genes.min_overlap if min_overlap is None else min_overlap
     if report.weighted_overlap < floor or not report.n_found:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from scrcl_infer.assign import compute_type_posterior, decide
 from scrcl_infer.blocks import RowBlock
 from scrcl_infer.bundle import bundle_sha256, read_bundle
@@ -189,6 +191,7 @@ class Model:
             "gene_overlap": summary.genes.weighted_overlap,
             "reject": options.reject,
             **({"vote": True, "vote_neighbors": NEIGHBORS} if options.vote else {}),
+            "rejected_by": "probability" if self.bundle.rejection is None else "strangeness",
             "threshold": calibration.threshold,
             "temperature": calibration.temperature,
             "n_unknown": summary.n_unknown,
@@ -236,13 +239,13 @@ class Model:
         encoder = self._encoder(self.count_threads(options))
         for block in self._counts(query, options):
             output = encoder.run(block.counts, block.library_size)
-            has_counts = block.counts.max(axis=1) > 0
+            n_detected = np.count_nonzero(block.counts, axis=1)
             answers = decide(
-                output, has_counts, self.manifest, self.bundle.centroids, reject=options.reject, start=block.start
+                output, n_detected, self.manifest, self.bundle.rejection, reject=options.reject, start=block.start
             )
             yield block, answers, compute_type_posterior(output.log_posterior, output.log_type_posterior, self.manifest)
             if progress is not None:
-                progress(block.start + len(has_counts), query.source.n_cells)
+                progress(block.start + len(n_detected), query.source.n_cells)
 
     def _counts(self, query: Query, options: AssignOptions) -> Iterator[RowBlock]:
         """Yield raw counts of the model's genes, smoothed over the spots for a spatial bundle."""

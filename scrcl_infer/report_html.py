@@ -173,7 +173,9 @@ def _calibration(calibration: Calibration, report: dict[str, Any]) -> str:
         else ""
     )
     rejects = report.get("options", {}).get("reject", True)
-    rule = f"Cells below {calibration.threshold:.3f} are unknown." if rejects else "No cell was rejected (--no-reject)."
+    strange = report.get("familiarity", {}).get("strange_share") is not None
+    which = "that lie outside of what the model knows" if strange else f"below {calibration.threshold:.3f}"
+    rule = f"Cells {which} are unknown." if rejects else "No cell was rejected (--no-reject)."
     return (
         f"<p>Confidences were calibrated on {calibration.n_held_out:,} training cells held out from the encoder "
         f"(temperature {calibration.temperature:.2f}).{measured} {rule} The threshold kept "

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from scrcl_infer.contract import UNKNOWN
+
 InputState = Literal["auto", "counts", "log1p10k"]
 """What the matrix holds: raw counts, or log1p of counts per ten thousand; 'auto' looks."""
 
@@ -26,7 +28,7 @@ class AssignOptions:
     section: str | None = None
     """Column of `obs` that tells sections of tissue apart, for spatial bundles; None: all spots are one section."""
     reject: bool = True
-    """Answer 'unknown' below the bundle's threshold."""
+    """Answer 'unknown' for cells that the model does not know."""
     vote: bool = False
     """Smooth types over the query's own embedding; a cell's answer then depends on the file that it is in."""
     explain: bool = False
@@ -58,6 +60,9 @@ class AssignedBlock:
     level_confidence: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     """(N, L) of each of the bundle's L coarser levels: calibrated probability of the name that the best type belongs
     to, 0 for a cell without counts; of no size where L is 0."""
+    strangeness: NDArray[np.float32] | None = None
+    """(N,) how far the cell lies outside of what the model knows: above 0 it is unknown; NaN for a cell without counts.
+    None for bundles that reject by the probability."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,9 @@ class GeneReport:
     """Query columns left out because their feature type is not gene expression."""
     missing_top: tuple[str, ...]
     """The missing genes that carry most evidence, at most 20."""
+    species: str = UNKNOWN
+    """Binomial name that the query's gene names point to."""
+    model_species: str = UNKNOWN
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from scrcl_infer.columns import make_level_column, make_ontology_column
 from scrcl_infer.contract import UNKNOWN, Manifest
+from scrcl_infer.familiarity import Familiarity, FamiliarityTally, doubt
 from scrcl_infer.result import AssignedBlock, Assignment, GeneReport, MatrixReport, Sketch, Summary
 from scrcl_infer.target import Labels, encode
 
-MANY_UNKNOWN = 0.5
-"""Share of unknown cells from which on the summary doubts that the model fits."""
 BINS = 20
 """Bars of the histogram of confidences."""
 SKETCHED = 5000
@@ -45,12 +44,14 @@ class Tally:
         self.types = np.zeros(len(manifest.cell_types) + 1, dtype=np.int64)
         self.populations = np.zeros((len(manifest.populations) + 1, 2), dtype=np.int64)  # all cells, unknown cells
         self.warnings: list[str] = []
+        self.familiarity = FamiliarityTally()
 
     def add(self, block: AssignedBlock) -> None:
         """Count a block."""
         self.n_cells += len(block.cell_type)
         self.n_empty += int((block.population < 0).sum())
         self.confidence += float(block.confidence.sum(dtype=np.float64))
+        self.familiarity.add(block)
         np.add.at(self.types, block.cell_type, 1)
         np.add.at(self.populations[:, 0], block.population, 1)
         np.add.at(self.populations[:, 1], block.population[block.cell_type < 0], 1)
@@ -94,7 +95,7 @@ class Tally:
             Checksum of the bundle.
         """
         n_unknown = int(self.types[-1])
-        manifest = self.manifest
+        manifest, found = self.manifest, self.familiarity.summarise(genes)
         names = (*(t.name for t in manifest.cell_types), UNKNOWN)
         per_type: dict[str, int] = {}
         for name, n in zip(names, self.types.tolist(), strict=True):
@@ -108,15 +109,24 @@ class Tally:
             mean_confidence=self.confidence / self.n_cells if self.n_cells else 0.0,
             matrix=matrix,
             genes=genes,
-            warnings=(*self.warnings, *self._doubts(n_unknown, genes)),
+            warnings=(*self.warnings, *self._doubts(found, genes, n_unknown / max(self.n_cells, 1))),
             extra={
                 "model": {"name": manifest.name, "sha256": model_sha256, "created_by": manifest.created_by},
                 "populations": self._per_population(),
                 **self.notes,
                 **({"levels": self._per_level()} if manifest.levels else {}),
+                "familiarity": found.to_dict(),
             },
             sketch=self._sketched(),
         )
+
+    def _doubts(self, found: Familiarity, genes: GeneReport, unknown_share: float) -> list[str]:
+        if self.n_cells and self.n_empty == self.n_cells:
+            return [
+                "No cell has counts in the model's genes, so all are unknown. Check that the matrix read is the one "
+                "with the counts, or name another with --layer."
+            ]
+        return doubt(found, self.manifest, genes, unknown_share=unknown_share)
 
     def _sketched(self) -> Sketch | None:
         if not self.places:
@@ -146,25 +156,6 @@ class Tally:
                 if n:
                     per_name[name] = per_name.get(name, 0) + n
         return found
-
-    def _doubts(self, n_unknown: int, genes: GeneReport) -> list[str]:
-        doubts = []
-        if genes.weighted_overlap < self.manifest.genes.warn_overlap:
-            doubts.append(
-                f"Only {genes.weighted_overlap:.0%} of the model's evidence rests on genes of this input: confidences "
-                f"are too high. Most missed: {', '.join(genes.missing_top[:5])}."
-            )
-        if self.n_cells and self.n_empty == self.n_cells:
-            doubts.append(
-                "No cell has counts in the model's genes, so all are unknown. Check that the matrix read is the one "
-                "with the counts, or name another with --layer."
-            )
-        elif self.n_cells and n_unknown >= MANY_UNKNOWN * self.n_cells:
-            doubts.append(
-                f"{n_unknown / self.n_cells:.0%} of the cells are unknown: the model may not fit this tissue, species "
-                "or protocol. Look at the populations in the report, or choose another model."
-            )
-        return doubts
 
 
 class Collector:

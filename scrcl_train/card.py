@@ -59,7 +59,7 @@ def _figures(manifest: Manifest) -> str:
     if calibration.n_held_out:
         lines.append(
             f"On {calibration.n_held_out:,} training cells held out of a first fit, {calibration.kept_fraction:.1%} "
-            f"score at or above {calibration.threshold:.4f}; below it a cell is '{UNKNOWN}'."
+            f"keep their answer; stranger cells are '{UNKNOWN}'."
         )
         if calibration.expected_calibration_error is not None:
             lines.append(

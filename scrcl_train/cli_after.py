@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +17,10 @@ def evaluate_cli(
     ],
     labels: Annotated[str, typer.Option(metavar="OBS_KEY", help="The truth to compare with.")],
     prefix: Annotated[str, typer.Option("--obs-prefix", metavar="TEXT", help="Of the columns.")] = "scrcl_",
+    reliability: Annotated[
+        Path | None,
+        typer.Option(metavar="PICTURE", help="Draw confidence against accuracy here (.png, .pdf, .svg)."),
+    ] = None,
 ) -> None:
     """Compare what was found or assigned with labels; prints JSON.
 
@@ -25,8 +29,27 @@ def evaluate_cli(
     ('unknown' detection, AUROC).
     """
     from scrcl_train.evaluate_file import evaluate_file
+    from scrcl_train.reliability_picture import check_picture
 
-    typer.echo(json.dumps(evaluate_file(data, labels, prefix=prefix), indent=2))
+    if reliability is not None:
+        check_picture(reliability)
+    scores = evaluate_file(data, labels, prefix=prefix)
+    if reliability is not None:
+        _draw(scores, reliability)
+    typer.echo(json.dumps(scores, indent=2))
+
+
+def _draw(scores: dict[str, Any], picture: Path) -> None:
+    from scrcl_infer.errors import InputError
+    from scrcl_train.reliability import ReliabilityRow
+    from scrcl_train.reliability_picture import draw_reliability
+
+    types = scores.get("types", {})
+    error = types.get("calibration_error")
+    if error is None:
+        msg = f"There are no confidences to draw: {types.get('reason', 'the file has none, or all cells are unknown')}."
+        raise InputError(msg)
+    draw_reliability([ReliabilityRow(**row) for row in types["reliability"]], error, picture)
 
 
 def biology_cli(

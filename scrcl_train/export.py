@@ -31,6 +31,7 @@ from scrcl_infer.contract import (
     Parity,
     Population,
     Provenance,
+    Rejection,
     SpatialSpec,
 )
 from scrcl_train.card import write_card
@@ -62,6 +63,8 @@ class ModelParts:
     provenance: Provenance
     centroids: Centroids
     gene_graph: GeneGraph
+    rejection: Rejection | None = None
+    """Without it no cell is unknown."""
     spatial: SpatialSpec | None = None
     levels: tuple[LabelLevel, ...] = ()
     notes: str = ""
@@ -120,7 +123,8 @@ def build_bundle(
     student, model, parity = _export_agreeing(student, manifest.contract_id, counts[chosen], library[chosen])
     manifest = replace(manifest, parity=parity)
     golden = make_golden(model, counts[chosen], library[chosen])
-    return Bundle(manifest, model, parts.centroids, parts.gene_graph, golden, write_card(manifest, notes=parts.notes))
+    card = write_card(manifest, notes=parts.notes)
+    return Bundle(manifest, model, parts.centroids, parts.gene_graph, golden, card, parts.rejection)
 
 
 def _export_agreeing(
@@ -173,7 +177,7 @@ def export_onnx(student: Student, contract_id: str) -> bytes:
     """
     import torch
 
-    outputs = [TENSORS.embedding, TENSORS.log_posterior, TENSORS.map]
+    outputs = [TENSORS.embedding, TENSORS.log_posterior, TENSORS.map, TENSORS.components]
     if student.n_types:
         outputs.append(TENSORS.log_type_posterior)
     # Two example cells: a dimension of 1 would be taken as fixed.

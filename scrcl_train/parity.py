@@ -88,6 +88,7 @@ def run_onnx(model: bytes, counts: sp.csr_matrix, library_size: NDArray[np.float
         joined[TENSORS.embedding],
         joined[TENSORS.log_posterior],
         joined[TENSORS.map],
+        joined[TENSORS.components],
         joined.get(TENSORS.log_type_posterior),
     )
 

@@ -24,7 +24,7 @@ from scrcl_infer.bundle import write_bundle
 from scrcl_infer.contract import GeneTable, Provenance
 from scrcl_train.augment import AugmentConfig
 from scrcl_train.batches import describe_batches, mix_batches
-from scrcl_train.calibration import calibrate, choose_folds
+from scrcl_train.calibration import calibrate, choose_folds, truth_of
 from scrcl_train.data import TrainingData, add_gene_ids, read_training_data
 from scrcl_train.device import choose_device
 from scrcl_train.distil import DistilConfig, distil
@@ -38,6 +38,7 @@ from scrcl_train.place import compute_map
 from scrcl_train.populations import Populations, fit_centroids
 from scrcl_train.preflight import check_number, check_run
 from scrcl_train.progress import TrainProgress
+from scrcl_train.rejection import fit_classes
 from scrcl_train.student import predict
 from scrcl_train.trainer import Teacher, fit
 from scrcl_train.write import TrainingAnswers, write_training_h5ad
@@ -184,9 +185,9 @@ def _teach_student(
     targets = make_targets(populations, found.embedding, found.map, names.labels)
     # Values that were logarithms once, or means of neighbours, are no counts: their depth cannot be drawn anew.
     recipe = DistilConfig(augment=AugmentConfig(thin=data.matrix.state == "counts" and spatial is None))
-    folds = choose_folds(targets.populations if targets.types is None else targets.types, seed=options.seed)
+    folds = choose_folds(truth_of(targets), seed=options.seed)
     with progress.epochs("Calibration", n_rounds=len(folds)) as report:
-        calibration = calibrate(
+        calibrated = calibrate(
             counts,
             library_size,
             targets,
@@ -213,7 +214,7 @@ def _teach_student(
             populations=named.populations,
             cell_types=named.cell_types,
             levels=names.levels,
-            calibration=calibration,
+            calibration=calibrated.calibration,
             provenance=_provenance(data, options),
             centroids=fit_centroids(answer.embedding, populations.labels, populations.n_populations),
             gene_graph=compute_gene_graph(
@@ -223,6 +224,7 @@ def _teach_student(
                 np.concatenate([found.teacher.z_1, found.teacher.z_2], axis=1),
                 populations.labels,
             ),
+            rejection=calibrated.complete(fit_classes(answer, truth_of(targets))),
             spatial=spatial,
             notes=options.card_notes.read_text(encoding="utf-8") if options.card_notes else "",
         )

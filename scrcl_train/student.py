@@ -30,6 +30,8 @@ class StudentConfig:
     dim: int = 64
     """Width D of the embedding."""
     map_hidden: int = 64
+    n_components: int = 32
+    """Principal components Q of the input that are given out, to tell strange cells."""
     dropout: float = 0.5
     """Probability of zeroing a hidden unit while learning."""
     target_sum: float = 10_000.0
@@ -45,6 +47,8 @@ class StudentOutput(NamedTuple):
     """(N, K) natural log, rows of exp sum to 1."""
     map: Tensor
     """(N, 2) in the units of the map it was fitted to."""
+    components: Tensor
+    """(N, Q) leading principal components of the input."""
     log_type_posterior: Tensor | None
     """(N, T), None without a type head."""
 
@@ -62,6 +66,8 @@ class Student(nn.Module):
         K >= 1.
     n_types
         T; 0 leaves the type head out.
+    directions
+        (G, Q) principal directions of the input, from `fit_input_components`; None: zeros.
 
     Notes
     -----
@@ -74,12 +80,20 @@ class Student(nn.Module):
     """
 
     def __init__(
-        self, mean: NDArray[np.float32], config: StudentConfig, *, n_populations: int, n_types: int = 0
+        self,
+        mean: NDArray[np.float32],
+        config: StudentConfig,
+        *,
+        n_populations: int,
+        n_types: int = 0,
+        directions: NDArray[np.float32] | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.n_types = n_types
         self.mean = nn.Buffer(torch.from_numpy(mean.astype(np.float32)))
+        shape = mean.size, min(config.n_components, mean.size)
+        self.directions = nn.Buffer(torch.zeros(shape) if directions is None else torch.from_numpy(directions))
         self.map_centre = nn.Buffer(torch.zeros(2))
         self.map_scale = nn.Buffer(torch.ones(2))
         self.first = nn.Linear(mean.size, config.hidden)
@@ -109,13 +123,15 @@ class Student(nn.Module):
 
     def forward(self, counts: Tensor, library_size: Tensor) -> StudentOutput:
         """Map raw counts (N, G) and library sizes (N, 1), both float32, to all outputs."""
-        hidden = self.dropout(torch.relu(self.first(self.normalise(counts, library_size))))  # (N, h)
+        normalised = self.normalise(counts, library_size)  # (N, G)
+        hidden = self.dropout(torch.relu(self.first(normalised)))  # (N, h)
         raw = self.embedding_head(hidden)  # (N, D)
         embedding = raw / torch.sqrt((raw * raw).sum(dim=1, keepdim=True).clamp(min=MIN_SQUARED_NORM))
         # The picture must not bend the features that the types rest on: no gradient from the map into the trunk.
         place = self.map_head(hidden.detach()) * self.map_scale + self.map_centre  # (N, 2)
         types = None if self.type_head is None else functional.log_softmax(self.type_head(hidden), dim=1)
-        return StudentOutput(embedding, functional.log_softmax(self.population_head(hidden), dim=1), place, types)
+        populations = functional.log_softmax(self.population_head(hidden), dim=1)
+        return StudentOutput(embedding, populations, place, normalised @ self.directions, types)
 
 
 @dataclass(frozen=True)
@@ -128,6 +144,8 @@ class Prediction:
     """(n, K)"""
     map: NDArray[np.float32]
     """(n, 2)"""
+    components: NDArray[np.float32]
+    """(n, Q)"""
     log_type_posterior: NDArray[np.float32] | None
     """(n, T), None without a type head."""
 
@@ -159,7 +177,7 @@ def predict(
             outputs.append([part.cpu().numpy() for part in answer if part is not None])
     student.train(training)
     joined = [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
-    return Prediction(joined[0], joined[1], joined[2], joined[3] if student.n_types else None)
+    return Prediction(joined[0], joined[1], joined[2], joined[3], joined[4] if student.n_types else None)
 
 
 def fit_input_mean(
@@ -179,6 +197,39 @@ def fit_input_mean(
         np.float32
     )
     return mean
+
+
+def fit_input_components(
+    counts: sp.csr_matrix, library_size: NDArray[np.float32], n_components: int, *, target_sum: float = 10_000.0
+) -> NDArray[np.float32]:
+    """Compute the leading principal directions of log1p of counts per `target_sum`, (G, n_components), orthonormal.
+
+    Parameters
+    ----------
+    counts
+        (n, G) raw counts.
+    library_size
+        (n,) or (n, 1) total counts over all genes.
+    n_components
+        At most G.
+    """
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
+    logged = log_normalise(counts, library_size, target_sum=target_sum)
+    n, n_genes = logged.shape
+    mean = np.asarray(logged.mean(axis=0)).reshape(-1)
+    if n_genes < 4 * n_components:  # too few for the iteration
+        covariance = (logged.T @ logged).toarray() / n - np.outer(mean, mean)
+        return np.linalg.eigh(covariance)[1][:, ::-1][:, :n_components].astype(np.float32)
+
+    def multiply(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        flat = np.reshape(vector, -1)
+        found: NDArray[np.float64] = logged.T @ (logged @ flat) / n - mean * (mean @ flat)
+        return found
+
+    operator = LinearOperator((n_genes, n_genes), matvec=multiply, dtype=np.float64)
+    _, vectors = eigsh(operator, k=n_components, v0=np.ones(n_genes), tol=1e-6)
+    return np.ascontiguousarray(vectors[:, ::-1], dtype=np.float32)
 
 
 def log_normalise(

@@ -7,6 +7,7 @@ golden answers come from numpy, not from onnxruntime, so that a replay compares 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,15 @@ from scrcl_infer.contract import (
     Parity,
     Population,
     Provenance,
+    Rejection,
     SpatialSpec,
 )
 from scrcl_infer.encoder import CONTRACT_ID_KEY
+from scrcl_infer.strangeness import Spaces, add_distances, compute_distances
 
 OPSET = 18
 TARGET_SUM = 10_000.0
+N_COMPONENTS = 6
 Weights = dict[str, NDArray[np.float32]]
 
 
@@ -42,7 +46,13 @@ def random_weights(
     *, n_genes: int = 40, hidden: int = 16, dim: int = 8, n_populations: int = 5, n_types: int = 4, seed: int = 0
 ) -> Weights:
     rng = np.random.default_rng(seed)
-    heads = {"embedding": dim, "log_posterior": n_populations, "map": 2, "log_type_posterior": n_types}
+    heads = {
+        "embedding": dim,
+        "log_posterior": n_populations,
+        "map": 2,
+        "log_type_posterior": n_types,
+        "components": N_COMPONENTS,
+    }
     weights = {
         "mean": rng.uniform(0.5, 4.0, n_genes),
         "inverse_sd": rng.uniform(0.3, 1.5, n_genes),
@@ -70,7 +80,7 @@ def numpy_forward(
         value = hidden @ weights[f"w_{name}"] + weights[f"b_{name}"]
         if name == TENSORS.embedding:
             value /= np.maximum(np.linalg.norm(value, axis=1, keepdims=True), 1e-12)
-        elif name != TENSORS.map:
+        elif name not in (TENSORS.map, TENSORS.components):
             top = value.max(axis=1, keepdims=True)
             value -= top + np.log(np.exp(value - top).sum(axis=1, keepdims=True))
         out[name] = value
@@ -100,6 +110,7 @@ def onnx_model(weights: Weights, contract_id: str | None) -> bytes:
         node("Gemm", ["hidden", "w_log_posterior", "b_log_posterior"], ["logits"]),
         node("LogSoftmax", ["logits"], ["log_posterior"], axis=1),
         node("Gemm", ["hidden", "w_map", "b_map"], ["map"]),
+        node("Gemm", ["hidden", "w_components", "b_components"], ["components"]),
     ]
     if "w_log_type_posterior" in weights:
         nodes += [
@@ -146,6 +157,8 @@ def tiny_bundle(
     manifest = _manifest(n_genes, dim, n_populations, n_types, spatial)
     counts, library_size = random_counts(32, n_genes, seed=seed + 1)
     expected = {n: v.astype(np.float32) for n, v in numpy_forward(weights, counts, library_size).items()}
+    rejection = usual_of(random_rejection(dim, n_types or n_populations, seed=seed), expected, counts)
+    del expected["components"]
     no_types = np.empty((32, 0), np.float32)
     centroids = rng.normal(size=(n_populations, dim))
     neighbors = np.argsort(rng.random((n_genes, n_genes)), axis=1)[:, :3]
@@ -165,6 +178,40 @@ def tiny_bundle(
         ),
         golden=Golden(counts=counts, library_size=library_size, **{"log_type_posterior": no_types} | expected),
         card="# tiny\n\nA random network for tests. It knows nothing about cells.\n",
+        rejection=rejection,
+    )
+
+
+def usual_of(rejection: Rejection, expected: Weights, counts: NDArray[np.float32]) -> Rejection:
+    """The reference with medians and spreads at which most such cells are usual."""
+    posterior = expected.get("log_type_posterior", expected["log_posterior"])
+    distances = compute_distances(Spaces(expected["embedding"], posterior, expected["components"]), rejection)
+    median = np.median(distances, axis=0)
+    spread = np.median(np.abs(distances - median), axis=0) + 0.01
+    flat = replace(
+        rejection,
+        log_detected=np.array([1.0, 1.5], np.float32),
+        median=np.stack([median, median]).astype(np.float32),
+        spread=np.stack([spread, spread]).astype(np.float32),
+    )
+    score = add_distances(distances, np.count_nonzero(counts, axis=1), flat)
+    return replace(flat, limit=np.full(2, np.quantile(score, 0.9) + 3, np.float32))
+
+
+def random_rejection(dim: int, n_classes: int, *, seed: int = 0) -> Rejection:
+    """A reference that finds some of the tiny bundle's cells strange and some not."""
+    rng = np.random.default_rng(seed)
+    widths = {"embedding": dim, "posterior": n_classes, "components": N_COMPONENTS}
+    means = {space: rng.normal(size=(n_classes, width)) for space, width in widths.items()}
+    whitening = {"embedding": np.eye(dim) * 4, "posterior": np.eye(n_classes) - 1 / n_classes}
+    whitening["components"] = np.eye(N_COMPONENTS)
+    return Rejection(
+        **{f"{space}_means": values.astype(np.float32) for space, values in means.items()},
+        **{f"{space}_whitening": values.astype(np.float32) for space, values in whitening.items()},
+        log_detected=np.array([0.5, 1.0, 1.5], np.float32),
+        median=np.array([[6, 3, 2], [5, 2, 2], [4, 2, 2]], np.float32),
+        spread=np.ones((3, 3), np.float32),
+        limit=np.array([1, 0, 1], np.float32),
     )
 
 

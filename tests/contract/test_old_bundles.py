@@ -21,7 +21,7 @@ VERSIONS = range(OLDEST_SCHEMA_VERSION, SCHEMA_VERSION + 1)
 # What the files were when their schema was released.
 SHA256 = {
     1: "46eb88a379dc847d50f5c7e96ba0087b8fbf94d88375c883620d1798dcd126e5",
-    2: "efe79261e19d468a3d6bbbafdcc651e02912c7096ba77b2704ed97ca26357c93",
+    2: "c59e8dfe44e0015b62528d78e162ba6cf585230f311bca72286ff80ebeaec372",
 }
 CONTRACT_IDS = {1: "d883e59c003fb225", 2: "d883e59c003fb225"}
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from scrcl_infer.assign import (
     apply_temperature,
-    compute_rejection_score,
     compute_type_posterior,
     decide,
     type_of_population,
@@ -21,7 +20,6 @@ from scrcl_infer.assign import (
 from scrcl_infer.contract import (
     Calibration,
     CellType,
-    Centroids,
     EncoderSpec,
     GeneTable,
     Manifest,
@@ -31,6 +29,7 @@ from scrcl_infer.contract import (
 )
 from scrcl_infer.errors import BundleIntegrityError
 from scrcl_infer.result import AssignedBlock
+from tests.make_bundle import N_COMPONENTS, random_rejection
 
 TYPES = ("B", "T", "NK")
 OF_TYPE = (1, 0, 1, 2, 0)  # populations P1..P5
@@ -44,6 +43,7 @@ class Output:
     log_posterior: NDArray[np.float32]
     map: NDArray[np.float32]
     log_type_posterior: NDArray[np.float32] | None
+    components: NDArray[np.float32] | None = None
 
 
 def manifest(*, temperature: float = 1.0, threshold: float = 0.0, n_types: int = 0) -> Manifest:
@@ -61,27 +61,24 @@ def manifest(*, temperature: float = 1.0, threshold: float = 0.0, n_types: int =
     )
 
 
-CENTROIDS = Centroids(np.eye(5, 4, dtype=np.float32), np.full(5, 0.1, np.float32))
-
-
 def output(n: int, *, seed: int = 0, head: bool = False, scale: float = 3.0) -> Output:
     rng = np.random.default_rng(seed)
     embedding = rng.normal(size=(n, 4)).astype(np.float32)
     embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
     log_posterior = scipy.special.log_softmax(rng.normal(size=(n, 5)) * scale, axis=1).astype(np.float32)
     types = scipy.special.log_softmax(rng.normal(size=(n, 3)) * scale, axis=1).astype(np.float32) if head else None
-    return Output(embedding, log_posterior, rng.normal(size=(n, 2)).astype(np.float32), types)
+    place, components = rng.normal(size=(n, 2)), rng.normal(size=(n, N_COMPONENTS))
+    return Output(embedding, log_posterior, place.astype(np.float32), types, components.astype(np.float32))
 
 
 def rows(out: Output, chosen: slice) -> Output:
-    head = out.log_type_posterior
-    return Output(
-        out.embedding[chosen], out.log_posterior[chosen], out.map[chosen], None if head is None else head[chosen]
-    )
+    parts = (out.embedding, out.log_posterior, out.map, out.log_type_posterior, out.components)
+    return Output(*(None if part is None else part[chosen] for part in parts))
 
 
 def arrays(block: AssignedBlock) -> list[NDArray[np.generic]]:
-    return [block.population, block.cell_type, block.confidence, block.margin, block.embedding, block.map]
+    strangeness = np.zeros(0) if block.strangeness is None else block.strangeness
+    return [block.population, block.cell_type, block.confidence, block.margin, block.embedding, block.map, strangeness]
 
 
 @given(st.integers(1, 30), st.integers(0, 2**32 - 1), st.floats(0.2, 5.0))
@@ -111,7 +108,7 @@ def test_types_without_a_head_sum_their_populations() -> None:
 def test_the_sum_of_a_types_populations_can_beat_the_best_population() -> None:
     logs = np.log(np.array([[0.0, 0.3, 0.0, 0.4, 0.3]]) + 1e-12).astype(np.float32)
     out = replace(output(1), log_posterior=logs)
-    answer = decide(out, np.array([True]), manifest(), CENTROIDS)
+    answer = decide(out, np.array([7]), manifest())
     assert (answer.population[0], answer.cell_type[0]) == (3, 0)  # P4 is NK; P2 + P5 are B
     assert answer.confidence[0] == pytest.approx(0.6)
     assert answer.margin[0] == pytest.approx(0.2)
@@ -120,7 +117,7 @@ def test_the_sum_of_a_types_populations_can_beat_the_best_population() -> None:
 def test_a_type_head_is_believed_over_populations() -> None:
     out = output(40, head=True)
     assert out.log_type_posterior is not None
-    answer = decide(out, np.ones(40, bool), manifest(temperature=2.0, n_types=3), CENTROIDS)
+    answer = decide(out, np.ones(40, np.int64), manifest(temperature=2.0, n_types=3))
     probability = scipy.special.softmax(out.log_type_posterior.astype(np.float64) / 2.0, axis=1)
     ordered = np.sort(probability, axis=1)
     np.testing.assert_array_equal(answer.cell_type, probability.argmax(axis=1))
@@ -134,8 +131,8 @@ def test_an_empty_type_head_counts_as_none() -> None:
     empty = replace(out, log_type_posterior=np.zeros((5, 0), np.float32))
     model = manifest()
     for a, b in zip(
-        arrays(decide(out, np.ones(5, bool), model, CENTROIDS)),
-        arrays(decide(empty, np.ones(5, bool), model, CENTROIDS)),
+        arrays(decide(out, np.ones(5, np.int64), model)),
+        arrays(decide(empty, np.ones(5, np.int64), model)),
         strict=True,
     ):
         np.testing.assert_array_equal(a, b)
@@ -144,8 +141,8 @@ def test_an_empty_type_head_counts_as_none() -> None:
 def test_cells_below_the_threshold_are_unknown_and_keep_population_and_confidence() -> None:
     out = output(200, scale=1.0)
     model = manifest(threshold=0.6)
-    answer = decide(out, np.ones(200, bool), model, CENTROIDS, reject=True)
-    forced = decide(out, np.ones(200, bool), model, CENTROIDS, reject=False)
+    answer = decide(out, np.ones(200, np.int64), model, reject=True)
+    forced = decide(out, np.ones(200, np.int64), model, reject=False)
     below = forced.confidence.astype(np.float64) < 0.6
     assert 0 < below.sum() < 200
     np.testing.assert_array_equal(answer.cell_type == -1, below)
@@ -155,22 +152,36 @@ def test_cells_below_the_threshold_are_unknown_and_keep_population_and_confidenc
     assert (forced.cell_type >= 0).all()
 
 
+def test_strange_cells_are_unknown_whatever_their_probability() -> None:
+    out, n_detected, rejection = output(200, head=True), np.arange(200), random_rejection(4, 3)
+    model = manifest(n_types=3, threshold=1.0)
+    answer, forced = (decide(out, n_detected, model, rejection, reject=reject) for reject in (True, False))
+    assert answer.strangeness is not None
+    assert forced.strangeness is not None
+    strange = answer.strangeness > 0
+    assert 10 < strange.sum() < 190
+    np.testing.assert_array_equal(answer.cell_type == -1, strange | (n_detected == 0))
+    np.testing.assert_array_equal(answer.strangeness, forced.strangeness)
+    assert np.isnan(answer.strangeness[0])
+    assert np.isfinite(answer.strangeness[1:]).all()
+    assert (forced.cell_type[1:] >= 0).all()
+
+
 def test_a_score_at_the_threshold_is_kept() -> None:
     logs = np.log(np.full((1, 5), 0.2, np.float32))
-    posterior = compute_type_posterior(logs, None, manifest())
-    score = float(compute_rejection_score(posterior, np.zeros((1, 4), np.float32), CENTROIDS)[0])
+    score = float(compute_type_posterior(logs, None, manifest()).max())
     out = replace(output(1), log_posterior=logs)
     at, above = manifest(threshold=score), manifest(threshold=np.nextafter(score, 1))
-    assert decide(out, np.array([True]), at, CENTROIDS).cell_type[0] == 0
-    assert decide(out, np.array([True]), above, CENTROIDS).cell_type[0] == -1
+    assert decide(out, np.array([7]), at).cell_type[0] == 0
+    assert decide(out, np.array([7]), above).cell_type[0] == -1
 
 
 @pytest.mark.parametrize("reject", [True, False])
 def test_cells_without_counts_are_unknown_in_every_respect(*, reject: bool) -> None:
-    has_counts = np.array([True, False, True])
+    n_detected = np.array([3, 0, 9])
     out = output(3)
     out.embedding[1] = np.nan  # whatever an encoder makes of an empty cell
-    answer = decide(out, has_counts, manifest(), CENTROIDS, reject=reject)
+    answer = decide(out, n_detected, manifest(), reject=reject)
     assert answer.population[1] == answer.cell_type[1] == -1
     assert answer.confidence[1] == answer.margin[1] == 0
     np.testing.assert_array_equal(answer.embedding[1], np.zeros(4))
@@ -182,12 +193,13 @@ def test_cells_without_counts_are_unknown_in_every_respect(*, reject: bool) -> N
 @given(n=st.integers(1, 60), size=st.integers(1, 17), head=st.booleans(), seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=40, deadline=None)
 def test_the_bytes_do_not_depend_on_the_block(*, n: int, size: int, head: bool, seed: int) -> None:
+    rejection = random_rejection(4, 3 if head else 5, seed=seed)
     out = output(n, seed=seed, head=head)
-    has_counts = np.random.default_rng(seed).random(n) > 0.1
+    n_detected = np.random.default_rng(seed).integers(0, 50, n)
     model = manifest(temperature=1.3, threshold=0.5, n_types=3 if head else 0)
-    whole = decide(out, has_counts, model, CENTROIDS)
+    whole = decide(out, n_detected, model, rejection)
     parts = [
-        decide(rows(out, slice(i, i + size)), has_counts[i : i + size], model, CENTROIDS, start=i)
+        decide(rows(out, slice(i, i + size)), n_detected[i : i + size], model, rejection, start=i)
         for i in range(0, n, size)
     ]
     assert [p.start for p in parts] == list(range(0, n, size))
@@ -201,12 +213,12 @@ def test_a_value_that_is_not_finite_names_output_and_cell() -> None:
     out = output(4)
     out.log_posterior[2, 1] = np.nan
     with pytest.raises(BundleIntegrityError, match=r"'log_posterior' is not finite for cell 102"):
-        decide(out, np.ones(4, bool), manifest(), CENTROIDS, start=100)
+        decide(out, np.ones(4, np.int64), manifest(), start=100)
 
 
 def test_a_probability_of_zero_is_no_error() -> None:
     logs = np.array([[-np.inf, 0, -np.inf, -np.inf, -np.inf]], np.float32)
-    answer = decide(replace(output(1), log_posterior=logs), np.array([True]), manifest(temperature=2.0), CENTROIDS)
+    answer = decide(replace(output(1), log_posterior=logs), np.array([7]), manifest(temperature=2.0))
     assert answer.cell_type[0] == 0
     assert answer.confidence[0] == 1
 
@@ -218,7 +230,7 @@ def test_a_model_of_one_type_has_full_confidence_and_margin() -> None:
         populations=tuple(replace(p, cell_type="B") for p in model.populations),
         cell_types=(CellType("B", 50),),
     )
-    answer = decide(output(3), np.ones(3, bool), model, CENTROIDS)
+    answer = decide(output(3), np.ones(3, np.int64), model)
     np.testing.assert_allclose(answer.confidence, 1.0, rtol=1e-6)
     np.testing.assert_array_equal(answer.confidence, answer.margin)
 
@@ -232,6 +244,6 @@ def test_a_population_of_a_type_that_is_not_there_is_refused() -> None:
 
 
 def test_an_empty_block_is_answered() -> None:
-    answer = decide(output(0), np.ones(0, bool), manifest(), CENTROIDS)
+    answer = decide(output(0), np.ones(0, np.int64), manifest())
     assert answer.cell_type.shape == (0,)
     assert answer.embedding.shape == (0, 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import anndata as ad
@@ -19,6 +20,7 @@ from scrcl_infer.bundle import bundle_sha256, write_bundle
 from scrcl_infer.errors import GeneOverlapError, InputError, MatrixError, OutputError
 from scrcl_infer.pipeline import Model, load
 from scrcl_infer.result import Assignment, AssignOptions
+from scrcl_infer.strangeness import Spaces, compute_strangeness
 from scrcl_infer.target import STDOUT, Target
 from tests.make_bundle import numpy_forward, random_weights, tiny_bundle
 
@@ -75,7 +77,13 @@ def test_answers_are_those_of_the_network_in_numpy(model: Model, path: Path) -> 
     np.testing.assert_allclose(answers.map[full], expected["map"][full], atol=1e-4)
     posterior = scipy.special.softmax(expected["log_type_posterior"] / 1.5, axis=1)  # the bundle's temperature
     best = np.array([f"type {c}" for c in "ABCD"], dtype=object)[posterior.argmax(axis=1)]
-    best[posterior.max(axis=1) < 0.3] = "unknown"  # its threshold
+    counts, _ = in_model_order(query())
+    rejection = model.bundle.rejection
+    assert rejection is not None
+    spaces = Spaces(*(expected[name].astype(np.float32) for name in ("embedding", "log_type_posterior", "components")))
+    strange = compute_strangeness(spaces, np.count_nonzero(counts, axis=1), rejection) > 0
+    assert 0 < strange[full].sum() < N / 2
+    best[strange] = "unknown"
     np.testing.assert_array_equal(answers.cell_type[full], best[full])
     np.testing.assert_allclose(answers.confidence[full], posterior.max(axis=1)[full], atol=1e-5)
     assert answers.population[full].tolist() == [f"P{i + 1}" for i in expected["log_posterior"].argmax(axis=1)[full]]
@@ -230,12 +238,27 @@ def test_few_genes_warn_and_too_few_are_refused(model: Model) -> None:
     assert model.assign(few, options=AssignOptions(min_overlap=0.0)).summary.genes.n_found == 1
 
 
-def test_many_unknown_cells_raise_a_doubt() -> None:
+def test_a_file_of_strange_cells_raises_one_doubt_whether_they_are_rejected_or_not() -> None:
     bundle = tiny_bundle()
+    assert bundle.rejection is not None
+    strict = replace(bundle, rejection=replace(bundle.rejection, limit=bundle.rejection.limit - 1000))
+    for reject in (True, False):
+        summary = Model(strict, sha256="").assign(query(), options=AssignOptions(reject=reject)).summary
+        assert summary.n_unknown == (N if reject else 1)
+        (doubt,) = [warning for warning in summary.warnings if "do not look like" in warning]
+        assert "100% of the cells are unknown to it" in doubt
+        familiarity = summary.extra["familiarity"]
+        assert familiarity["strange_share"] == 1
+        assert familiarity["median_strangeness"] > 100
+
+
+def test_without_a_reference_the_share_of_unknown_cells_raises_the_doubt() -> None:
+    bundle = replace(tiny_bundle(), rejection=None)
     object.__setattr__(bundle.manifest.calibration, "threshold", 2.0)
     summary = Model(bundle, sha256="").assign(query()).summary
     assert summary.n_unknown == N
-    assert any("100% of the cells are unknown" in warning for warning in summary.warnings)
+    assert any("100% of the cells are unknown to it" in warning for warning in summary.warnings)
+    assert summary.extra["familiarity"]["strange_share"] is None
 
 
 def test_what_cannot_be_read_leaves_no_target(model: Model, tmp_path: Path) -> None:

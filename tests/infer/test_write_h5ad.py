@@ -45,7 +45,7 @@ def answers(n: int = N, seed: int = 0) -> AssignedBlock:
 
 
 def cut(block: AssignedBlock, start: int, stop: int) -> AssignedBlock:
-    parts = {k: v[start:stop] for k, v in vars(block).items() if k != "start"}
+    parts = {k: v[start:stop] for k, v in vars(block).items() if v is not None and k != "start"}
     return AssignedBlock(start=start, **parts)
 
 

@@ -50,7 +50,7 @@ def write(path: Path, size: int = N, **how: Any) -> None:
     block = answers()
     with open_sink(Target(path, **how), SOURCE, MANIFEST) as sink:
         for i in range(0, N, size):
-            parts = {k: v[i : i + size] for k, v in vars(block).items() if k != "start"}
+            parts = {k: v[i : i + size] for k, v in vars(block).items() if v is not None and k != "start"}
             sink.write(AssignedBlock(start=i, **parts))
         sink.finish({"model": "tiny"})
 

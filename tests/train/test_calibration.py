@@ -8,22 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import log_loss
 
 from scrcl_infer.assign import apply_temperature
-from scrcl_train import calibration
-from scrcl_train.augment import AugmentConfig
 from scrcl_train.calibration import (
     ENOUGH_HELD_OUT,
     MAX_FITS,
-    SLACK,
     calibrate,
     choose_folds,
     fit_temperature,
-    fit_threshold,
 )
 from scrcl_train.distil import DistilEpoch
 from tests.student_case import QUICK, make_targets, make_world
@@ -57,25 +52,6 @@ def test_answers_that_are_all_right_are_not_made_surer() -> None:
     assert fit_temperature(log_posterior, np.array([0, 1, 2, 0])) == pytest.approx(1.0, abs=1e-3)
     too_modest, truth = draw(2000, 0.5)
     assert fit_temperature(too_modest, truth) == pytest.approx(1.0, abs=1e-3)
-
-
-@given(arrays(np.float64, st.integers(1, 300), elements=st.floats(0, 1)))
-def test_the_threshold_keeps_95_percent_and_is_the_highest_that_does(scores: NDArray[np.float64]) -> None:
-    threshold = fit_threshold(scores)
-    assert (scores >= threshold).mean() >= 0.95 - 1e-12
-    assert (scores >= threshold + 2 * SLACK).mean() < 0.95 or scores.min() <= threshold + 2 * SLACK
-    assert threshold >= 0
-
-
-@pytest.mark.parametrize(("n", "n_below"), [(19, 0), (20, 1), (100, 5), (1000, 50)])
-def test_five_in_a_hundred_lie_below(n: int, n_below: int) -> None:
-    scores = np.random.default_rng(0).permutation(np.linspace(0.1, 0.9, n))
-    assert int((scores < fit_threshold(scores)).sum()) == n_below
-
-
-def test_rounding_at_a_tie_rejects_nobody() -> None:
-    threshold = fit_threshold(np.ones(200))
-    assert np.nextafter(np.float32(1), np.float32(0)) > threshold
 
 
 def test_folds_hold_out_a_seventh_of_each_type() -> None:
@@ -120,28 +96,17 @@ def test_no_type_with_two_cells_leaves_nothing_to_hold_out() -> None:
 def test_calibrating_a_world_whose_truth_is_known(*, labelled: bool) -> None:
     world = make_world(140)
     seen: list[DistilEpoch] = []
-    found = calibrate(
+    calibrated = calibrate(
         world.counts, world.library_size, make_targets(world, labelled=labelled), config=SHORT, on_epoch=seen.append
     )
+    found = calibrated.calibration
     assert found.n_held_out == 60
     assert 0.95 <= found.kept_fraction <= 1
-    assert 0 < found.threshold < 1
+    assert calibrated.scale is not None
     assert (found.expected_calibration_error is None) is not labelled
     if found.expected_calibration_error is not None:
         assert found.expected_calibration_error < 0.15
     assert sum(log.epoch == 1 for log in seen) == MAX_FITS
-
-
-def test_cells_made_harder_lower_the_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Left as they are they would set it where the cells as measured do; thinned they are less sure."""
-    world = make_world(140)
-    targets = make_targets(world, labelled=True)
-    harder = calibrate(world.counts, world.library_size, targets, config=SHORT)
-    monkeypatch.setattr(calibration, "HARDER", AugmentConfig(min_kept=0.05, max_gene_dropout=0.9))
-    hardest = calibrate(world.counts, world.library_size, targets, config=SHORT)
-    assert hardest.threshold < harder.threshold
-    assert hardest.kept_fraction >= harder.kept_fraction >= 0.95
-    assert hardest.temperature == harder.temperature
 
 
 def test_calibrating_the_same_seed_gives_the_same_figures() -> None:
@@ -149,7 +114,10 @@ def test_calibrating_the_same_seed_gives_the_same_figures() -> None:
     targets = make_targets(world, labelled=True)
     config = replace(QUICK, min_steps=8)
     first, second = (calibrate(world.counts, world.library_size, targets, config=config, seed=5) for _ in range(2))
-    assert first == second
+    assert first.calibration == second.calibration
+    assert first.scale is not None
+    assert second.scale is not None
+    np.testing.assert_array_equal(first.scale.limit, second.scale.limit)
 
 
 def test_nothing_is_rejected_where_nothing_can_be_held_out() -> None:
@@ -157,5 +125,7 @@ def test_nothing_is_rejected_where_nothing_can_be_held_out() -> None:
     targets = make_targets(world, labelled=True)
     lone = np.full(60, -1)
     lone[:2] = [0, 1]
-    found = calibrate(world.counts, world.library_size, replace(targets, types=lone), config=SHORT)
+    calibrated = calibrate(world.counts, world.library_size, replace(targets, types=lone), config=SHORT)
+    found = calibrated.calibration
+    assert calibrated.scale is None
     assert (found.temperature, found.threshold, found.kept_fraction, found.n_held_out) == (1.0, 0.0, 1.0, 0)

@@ -9,9 +9,11 @@ import pytest
 from anndata import AnnData
 from sklearn.metrics import adjusted_rand_score, f1_score
 
-from scrcl_infer.errors import InputError
+from scrcl_infer.errors import InputError, OutputError
 from scrcl_train.cli_after import evaluate_cli
 from scrcl_train.evaluate_file import evaluate_file
+from scrcl_train.reliability import compute_reliability
+from scrcl_train.reliability_picture import draw_reliability
 
 
 @pytest.fixture
@@ -53,3 +55,39 @@ def test_a_file_without_answers_is_refused(tmp_path: Path, simulated: AnnData) -
     simulated.write_h5ad(path)
     with pytest.raises(InputError, match="scrcl_population"):
         evaluate_file(path, "cell_type")
+
+
+def test_a_reliability_diagram_is_drawn_and_never_replaced(
+    annotated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "reliability.png"
+    evaluate_cli(annotated, "cell_type", prefix="scrcl_", reliability=picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert json.loads(capsys.readouterr().out)["types"]["calibration_error"] > 0
+    with pytest.raises(OutputError, match="exists"):
+        evaluate_cli(annotated, "cell_type", prefix="scrcl_", reliability=picture)
+    with pytest.raises(OutputError, match="picture ends in"):
+        evaluate_cli(annotated, "cell_type", prefix="scrcl_", reliability=tmp_path / "x.txt")
+
+
+def test_the_diagram_shows_the_bins_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    seen: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: seen.append(self))
+    rows = compute_reliability([0.1, 0.9, 0.9, 0.9], [False, True, True, False], n_bins=5)
+    draw_reliability(rows, 0.25, tmp_path / "r.png")
+    upper, lower = seen[0].axes
+    np.testing.assert_allclose(upper.lines[1].get_xydata(), [[0.1, 0.0], [0.9, 2 / 3]])
+    assert [bar.get_height() for bar in lower.patches] == [1, 0, 0, 0, 3]
+    assert "0.250" in upper.get_title()
+
+
+def test_a_file_without_confidences_cannot_be_drawn(annotated: Path, tmp_path: Path) -> None:
+    import anndata as ad
+
+    adata = ad.read_h5ad(annotated)
+    del adata.obs["scrcl_confidence"]
+    adata.write_h5ad(tmp_path / "bare.h5ad")
+    with pytest.raises(InputError, match="no confidences"):
+        evaluate_cli(tmp_path / "bare.h5ad", "cell_type", reliability=tmp_path / "r.png")

@@ -1,0 +1,222 @@
+"""Find what is strange: the training cells' classes, and how far held-out cells lie from them at every depth.
+
+`scrcl_infer.strangeness` measures cells against what is fitted here. See `docs/decisions/0003-calibration.md`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+
+from scrcl_infer.contract import Rejection
+from scrcl_infer.strangeness import LOG_FLOOR, WEIGHTS, Spaces, add_distances, compute_distances, expect
+from scrcl_train.augment import AugmentConfig, CellSampler
+from scrcl_train.student import Prediction, Student, predict
+
+KEPT_FRACTION = 0.95
+"""Share of the held-out cells that is not to be called unknown, at every depth."""
+SHRINKAGE = 0.1
+"""Of the covariance within classes towards the same variance in every direction: some classes have few cells."""
+N_KNOTS = 6
+KNOT_RANGE = (0.02, 0.98)
+"""Quantiles of the logarithm of the detected genes between which the knots lie, evenly."""
+WIDE = AugmentConfig(min_kept=0.03, max_gene_dropout=0.8)
+N_VIEWS = 6
+"""Times that each held-out cell is drawn anew, at another depth and with other genes missing."""
+MIN_SPREAD = 0.1
+"""Floor of the spread: distances are in units of the standard deviation within classes."""
+
+
+@dataclass(frozen=True)
+class Distances:
+    """How far cells lie from the nearest class (n cells)."""
+
+    to_class: NDArray[np.float64]
+    """(n, 3) in each of `scrcl_infer.strangeness.Spaces`."""
+    n_detected: NDArray[np.int64]
+    """(n,) the model's genes of which the cell has a count; 1 or more."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Distances of held-out cells, from the student that did not learn them."""
+
+    measured: Distances
+    changed: Distances
+    """The same cells, each `N_VIEWS` times at another depth and with genes missing."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What is usual at each depth; see `scrcl_infer.contract.Rejection` for the arrays."""
+
+    log_detected: NDArray[np.float32]
+    median: NDArray[np.float32]
+    spread: NDArray[np.float32]
+    limit: NDArray[np.float32]
+    kept_fraction: float
+    """Share of the held-out cells, as measured, that are within the limit."""
+
+    def complete(self, classes: Rejection) -> Rejection:
+        """Return the classes of another student with this scale."""
+        arrays = {name: getattr(self, name) for name in ("log_detected", "median", "spread", "limit")}
+        return replace(classes, **arrays)
+
+
+def fit_classes(answer: Prediction, classes: NDArray[np.int64]) -> Rejection:
+    """Fit class means and the spread within classes, in each of the spaces.
+
+    Parameters
+    ----------
+    answer
+        Of a student, for cells that it has learned (n cells).
+    classes
+        (n,) types, or populations where the student has no type head; -1 for cells to leave out.
+
+    Returns
+    -------
+    Rejection
+        With a scale that says nothing: medians 0, spreads 1 and a limit of 0.
+    """
+    known = classes >= 0
+    codes, n_columns, real = classes[known], _spaces(answer).posterior.shape[1], np.float32
+    # Centring the rows is linear, so that it goes into the whitening and costs nothing later.
+    centre = np.eye(n_columns) - 1 / n_columns
+    arrays = {}
+    for name, space in _spaces(answer)._asdict().items():
+        values = space[known].astype(np.float64)
+        if name == "posterior":
+            whitening, means = _whiten(np.maximum(values, LOG_FLOOR) @ centre, codes)
+            whitening = centre @ whitening
+        else:
+            whitening, means = _whiten(values, codes)
+        arrays[f"{name}_whitening"], arrays[f"{name}_means"] = whitening.astype(real), means.astype(real)
+    n = len(WEIGHTS)
+    blank = {"median": np.zeros((1, n), real), "spread": np.ones((1, n), real)}
+    return Rejection(**arrays, **blank, log_detected=np.zeros(1, real), limit=np.zeros(1, real))
+
+
+def measure_held_out(
+    student: Student,
+    classes: Rejection,
+    counts: sp.csr_matrix,
+    library_size: NDArray[np.float32],
+    *,
+    thin: bool = True,
+    seed: int = 0,
+) -> HeldOut:
+    """Measure cells that a student has not learned, as they are and changed as far as `WIDE` goes.
+
+    Parameters
+    ----------
+    student, classes
+        The student, and what `fit_classes` found of the cells that it learned.
+    counts, library_size
+        (m, G) and (m,) of the held-out cells.
+    thin
+        Draw new counts at other depths; False for values that are no counts.
+    seed
+        Of the draws.
+    """
+    sampler = CellSampler(counts, library_size, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(seed)
+    changed = []
+    for _ in range(N_VIEWS):
+        for rows in torch.split(torch.arange(sampler.n_cells), 1024):
+            block, library = sampler.sample(rows, replace(WIDE, thin=thin), generator)
+            changed.append(_measure(student, classes, sp.csr_matrix(block.numpy()), library.numpy()))
+    return HeldOut(_measure(student, classes, counts, library_size), join(changed))
+
+
+def join(parts: list[Distances]) -> Distances:
+    """Put the cells of several parts behind each other."""
+    return Distances(np.concatenate([p.to_class for p in parts]), np.concatenate([p.n_detected for p in parts]))
+
+
+def fit_scale(held_out: list[HeldOut]) -> Scale:
+    """Find median, spread and limit of held-out cells' distances as functions of the genes detected.
+
+    At each knot they are quantiles of the cells about it, weighted by a tent that falls to zero at its neighbours. The
+    limit is then raised, where need be, until `KEPT_FRACTION` of the cells are within it, of those as measured as well
+    as of those changed.
+
+    Parameters
+    ----------
+    held_out
+        One part for each first student, at least one cell in all.
+    """
+    measured, changed = join([part.measured for part in held_out]), join([part.changed for part in held_out])
+    both, n = join([measured, changed]), len(measured.n_detected)
+    distances = both.to_class
+    log_detected = np.log10(both.n_detected)
+    lowest, highest = (float(np.quantile(log_detected, share)) for share in KNOT_RANGE)
+    knots = np.unique(np.linspace(lowest, highest, N_KNOTS).astype(np.float32))
+    tents = np.stack([np.interp(log_detected, knots, row) for row in np.eye(len(knots))])
+    median = _quantiles(distances, tents)
+    spread = np.stack([_quantiles(np.abs(distances - m), t[None])[0] for m, t in zip(median, tents, strict=True)])
+    real, empty = np.float32, np.zeros((1, 1), np.float32)
+    limit = np.zeros(len(knots), real)
+    floored = np.maximum(spread, MIN_SPREAD).astype(real)
+    usual = Rejection(empty, empty, empty, empty, empty, empty, knots, median.astype(real), floored, limit)
+    score = add_distances(distances, both.n_detected, usual)
+    limit = np.array([quantile(score, t, KEPT_FRACTION) for t in tents], dtype=real)
+    excess = score - expect(limit, both.n_detected, usual)
+    parts = [part for part in (excess[:n], excess[n:]) if part.size]
+    missing = max(0.0, *(quantile(part, np.ones(len(part)), KEPT_FRACTION) for part in parts))
+    # A hair more: rounding to single precision must not put a cell that is at the limit outside.
+    limit = (limit + real(missing + 1e-3)).astype(real)
+    kept = float(np.mean(score[:n] <= expect(limit, measured.n_detected, usual)))
+    return Scale(knots, usual.median, usual.spread, limit, kept)
+
+
+def _quantiles(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Medians (m, 3) of columns (n, 3) under m weightings (m, n)."""
+    return np.array([[quantile(column, weight, 0.5) for column in values.T] for weight in weights])
+
+
+def quantile(values: NDArray[np.float64], weights: NDArray[np.float64], share: float) -> float:
+    """Return the smallest value that at least `share` of the weight lies at or below.
+
+    Parameters
+    ----------
+    values, weights
+        (n,) each; weights are not negative and not all zero.
+    """
+    order = np.argsort(values, kind="stable")
+    below = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(below, share * below[-1] - 1e-9)])
+
+
+def _measure(
+    student: Student, classes: Rejection, counts: sp.csr_matrix, library_size: NDArray[np.float32]
+) -> Distances:
+    n_detected = np.asarray((counts > 0).sum(axis=1), dtype=np.int64).reshape(-1)
+    shown = n_detected > 0
+    answer = predict(student, counts[shown], np.reshape(library_size, -1)[shown])
+    return Distances(compute_distances(_spaces(answer), classes), n_detected[shown])
+
+
+def _spaces(answer: Prediction) -> Spaces:
+    types = answer.log_type_posterior
+    return Spaces(answer.embedding, answer.log_posterior if types is None else types, answer.components)
+
+
+def _whiten(values: NDArray[np.float64], classes: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return W (D, D) with W Wᵀ the inverse of the shrunk covariance within classes, and the class means @ W (C, D)."""
+    _, codes, sizes = np.unique(classes, return_inverse=True, return_counts=True)
+    member = sp.csr_matrix((np.ones(codes.size), (codes, np.arange(codes.size))))
+    means = np.asarray(member @ values) / sizes[:, None]
+    residual = values - means[codes]
+    covariance = residual.T @ residual / max(codes.size - sizes.size, 1)
+    n_columns = values.shape[1]
+    variance = np.trace(covariance) / n_columns
+    if variance <= 0:  # a single class, or cells that are all alike
+        return np.eye(n_columns), means
+    covariance = (1 - SHRINKAGE) * covariance + SHRINKAGE * variance * np.eye(n_columns)
+    roots, vectors = np.linalg.eigh(covariance)
+    whitening = vectors / np.sqrt(roots)
+    return whitening, means @ whitening

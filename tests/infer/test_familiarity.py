@@ -1,0 +1,76 @@
+"""`scrcl_infer.familiarity`: the warning about a file as a whole, and its figures against numpy's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scrcl_infer.familiarity import FamiliarityTally, doubt
+from scrcl_infer.result import AssignedBlock, GeneReport
+from tests.make_bundle import tiny_bundle
+
+MANIFEST = tiny_bundle().manifest
+GENES = GeneReport(40, 40, 1.0, "var_names as names", 0, 0, ("GENE7",), "Homo sapiens", "Homo sapiens")
+
+
+def block(strangeness: list[float] | None) -> AssignedBlock:
+    n = 4 if strangeness is None else len(strangeness)
+    whole, zero = np.zeros(n, np.int32), np.zeros(n, np.float32)
+    values = None if strangeness is None else np.array(strangeness, np.float32)
+    population = whole if values is None else np.where(np.isnan(values), -1, 0).astype(np.int32)
+    return AssignedBlock(0, population, whole, zero, zero, zero[:, None], zero[:, None], values)
+
+
+def warnings(strangeness: list[float] | None, genes: GeneReport = GENES, *, unknown_share: float = 0.0) -> list[str]:
+    tally = FamiliarityTally()
+    tally.add(block(strangeness))
+    return doubt(tally.summarise(genes), MANIFEST, genes, unknown_share=unknown_share)
+
+
+@given(st.lists(st.lists(st.floats(-40, 150), max_size=30), min_size=1, max_size=5))
+@settings(max_examples=50, deadline=None)
+def test_share_and_median_are_those_of_all_cells_together(parts: list[list[float]]) -> None:
+    tally = FamiliarityTally()
+    for part in parts:
+        tally.add(block([*part, np.nan]))
+    values = np.array([x for part in parts for x in part], np.float32)
+    found = tally.summarise(GENES)
+    if not len(values):
+        assert found.strange_share is found.median_strangeness is None
+        return
+    assert found.strange_share == pytest.approx((values > 0).mean())
+    assert found.median_strangeness == pytest.approx(np.quantile(values, 0.5, method="inverted_cdf"), abs=0.26)
+
+
+def test_known_cells_raise_no_doubt() -> None:
+    assert warnings([-5.0] * 95 + [3.0] * 5) == []
+
+
+def test_strange_cells_raise_one_doubt_with_the_figures() -> None:
+    (text,) = warnings([-5.0] * 20 + [12.0] * 80)
+    assert "do not look like the data of the model 'tiny'" in text
+    assert "80% of the cells" in text
+    assert "median strangeness is 12" in text
+
+
+def test_another_species_is_named_even_where_no_cell_is_strange() -> None:
+    (text,) = warnings([-5.0] * 10, replace(GENES, species="Mus musculus"))
+    assert "those of Mus musculus, the model's those of Homo sapiens" in text
+    assert warnings([-5.0] * 10, replace(GENES, species="unknown")) == []
+
+
+def test_few_genes_are_one_more_reason_and_a_doubt_of_their_own() -> None:
+    few = replace(GENES, weighted_overlap=0.3)
+    (alone,) = warnings([-5.0] * 10, few)
+    assert alone.startswith("Only 30% of the model's evidence")
+    (together,) = warnings([9.0] * 10, few)
+    assert "only 30% of the model's evidence" in together
+
+
+def test_without_strangeness_the_unknown_share_is_taken() -> None:
+    assert warnings(None, unknown_share=0.4) == []
+    assert "60% of the cells" in warnings(None, unknown_share=0.6)[0]

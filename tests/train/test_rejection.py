@@ -1,0 +1,162 @@
+"""`scrcl_train.rejection` against scikit-learn's covariance, plain quantiles, and cells that nobody has seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+from sklearn.covariance import EmpiricalCovariance
+
+from scrcl_infer.strangeness import Spaces, compute_distances, compute_strangeness
+from scrcl_train.calibration import calibrate, truth_of
+from scrcl_train.rejection import (
+    KEPT_FRACTION,
+    SHRINKAGE,
+    Distances,
+    HeldOut,
+    fit_classes,
+    fit_scale,
+    measure_held_out,
+    quantile,
+)
+from scrcl_train.student import Prediction, Student, fit_input_components, log_normalise, predict
+from tests.student_case import QUICK, World, make_targets, make_world, teach
+
+
+def spaces_of(answer: Prediction) -> Spaces:
+    types = answer.log_type_posterior
+    return Spaces(answer.embedding, answer.log_posterior if types is None else types, answer.components)
+
+
+def brute_force(values: NDArray[np.float64], classes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Mahalanobis to the nearest class mean, with scikit-learn's covariance within classes."""
+    names = np.unique(classes)
+    means = np.stack([values[classes == name].mean(axis=0) for name in names])
+    residual = values - means[np.searchsorted(names, classes)]
+    covariance = EmpiricalCovariance(assume_centered=True).fit(residual).covariance_ * (
+        len(values) / (len(values) - len(names))
+    )
+    size = len(covariance)
+    shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * np.trace(covariance) / size * np.eye(size)
+    return np.asarray(cdist(values, means, "mahalanobis", VI=np.linalg.inv(shrunk)).min(axis=1))
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_distances_are_those_of_a_shrunk_covariance_within_classes(*, labelled: bool) -> None:
+    world, student = teach(labelled=labelled)
+    answer = predict(student, world.counts, world.library_size)
+    some = np.where(np.arange(world.truth.size) % 7 == 0, -1, world.truth)
+    found = compute_distances(spaces_of(answer), fit_classes(answer, some))
+    known = some >= 0
+    posterior = spaces_of(answer).posterior.astype(np.float64)
+    centred = posterior - posterior.mean(axis=1, keepdims=True)
+    for column, values in enumerate((answer.embedding.astype(np.float64), centred, answer.components)):
+        expected = brute_force(values[known].astype(np.float64), some[known])
+        np.testing.assert_allclose(found[known, column], expected, rtol=2e-3, atol=5e-3)
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=60), st.floats(0, 1))
+def test_even_weights_give_the_plain_quantile(values: list[float], share: float) -> None:
+    array = np.array(values)
+    found = quantile(array, np.full(array.size, 0.25), share)
+    assert found == np.quantile(array, share, method="inverted_cdf") or share * array.size == pytest.approx(
+        round(share * array.size), abs=1e-6
+    )
+
+
+def test_a_cell_counts_as_often_as_its_weight_says() -> None:
+    values, weights = np.array([3.0, 1.0, 2.0]), np.array([5.0, 1.0, 2.0])
+    repeated = np.repeat(values, weights.astype(int))
+    for share in (0.05, 0.2, 0.3, 0.45, 0.99):
+        assert quantile(values, weights, share) == np.quantile(repeated, share, method="inverted_cdf")
+
+
+def draw(n: int, seed: int) -> Distances:
+    """Distances that grow and spread as fewer genes are detected."""
+    rng = np.random.default_rng(seed)
+    n_detected = np.rint(10 ** rng.uniform(1, 3, n)).astype(np.int64)
+    scale = (4 - np.log10(n_detected))[:, None]
+    return Distances(scale * (2 + rng.gamma(2, 0.3, (n, 3))), n_detected)
+
+
+@given(seed=st.integers(0, 1000), n=st.integers(1, 400))
+@settings(max_examples=30, deadline=None)
+def test_95_percent_are_kept_of_those_measured_and_of_those_changed(seed: int, n: int) -> None:
+    parts = [HeldOut(draw(n, seed), draw(6 * n, seed + 1)), HeldOut(draw(3, seed + 2), draw(18, seed + 3))]
+    scale = fit_scale(parts)
+    assert scale.kept_fraction >= KEPT_FRACTION - 1e-9
+    assert np.all(np.diff(scale.log_detected) > 0)
+    assert np.all(scale.spread > 0)
+    for array in (scale.log_detected, scale.median, scale.spread, scale.limit):
+        assert array.dtype == np.float32
+
+
+def excess(cells: Distances, parts: list[HeldOut]) -> NDArray[np.float64]:
+    from dataclasses import replace
+
+    from scrcl_infer.strangeness import add_distances, expect
+    from tests.make_bundle import random_rejection
+
+    usual = fit_scale(parts).complete(replace(random_rejection(4, 3)))
+    return add_distances(cells.to_class, cells.n_detected, usual) - expect(usual.limit, cells.n_detected, usual)
+
+
+def test_about_as_many_are_kept_at_every_depth() -> None:
+    parts, fresh = [HeldOut(draw(3000, 0), draw(18000, 1))], draw(20000, 2)
+    kept = excess(fresh, parts) <= 0
+    for low, high in ((10, 30), (30, 100), (100, 300), (300, 1000)):
+        here = (fresh.n_detected >= low) & (fresh.n_detected < high)
+        assert kept[here].mean() == pytest.approx(0.95, abs=0.015)
+
+
+def novel_cells(n: int = 80) -> World:
+    """Cells that raise ten genes which no known population raises."""
+    world = make_world(n, seed=9)
+    rate = np.ones(60)
+    rate[40:50] = 8.0
+    counts = np.random.default_rng(3).poisson(rate, (n, 60)).astype(np.float32)
+    return World(sp.csr_matrix(counts), counts.sum(axis=1) * 2, world.truth)
+
+
+def measure(student: Student, world: World, rejected: World) -> NDArray[np.float64]:
+    targets = make_targets(world, labelled=True)
+    calibrated = calibrate(world.counts, world.library_size, targets, config=QUICK)
+    answer = predict(student, world.counts, world.library_size)
+    rejection = calibrated.complete(fit_classes(answer, truth_of(targets)))
+    assert rejection is not None
+    spaces = spaces_of(predict(student, rejected.counts, rejected.library_size))
+    n_detected = np.asarray((rejected.counts > 0).sum(axis=1)).reshape(-1)
+    return compute_strangeness(spaces, n_detected, rejection)
+
+
+def test_cells_of_a_new_type_are_strange_and_fresh_cells_of_known_types_are_not() -> None:
+    world, student = teach(labelled=True)
+    assert (measure(student, world, make_world(200, seed=5)) <= 0).mean() > 0.9
+    assert (measure(student, world, novel_cells()) > 0).mean() > 0.8
+
+
+def test_held_out_cells_are_measured_as_they_are_and_six_times_changed() -> None:
+    world, student = teach(labelled=False)
+    answer = predict(student, world.counts, world.library_size)
+    classes = fit_classes(answer, world.truth)
+    found = measure_held_out(student, classes, world.counts[:50], world.library_size[:50], seed=1)
+    expected = compute_distances(spaces_of(answer), classes)[:50]
+    np.testing.assert_allclose(found.measured.to_class, expected, rtol=1e-3, atol=1e-3)
+    assert 250 < len(found.changed.n_detected) <= 300
+    assert np.median(found.changed.n_detected) < 0.7 * np.median(found.measured.n_detected)
+
+
+def test_components_of_the_input_are_those_of_the_covariance() -> None:
+    rng = np.random.default_rng(0)
+    counts = sp.csr_matrix(rng.poisson(rng.gamma(1, 1, (300, 4)) @ rng.gamma(1, 1, (4, 90))).astype(np.float32))
+    library = np.asarray(counts.sum(axis=1)).reshape(-1)
+    logged = log_normalise(counts, library).toarray()
+    vectors = np.linalg.eigh(np.cov(logged.T, bias=True))[1][:, ::-1]
+    for n_components in (3, 60):  # by iteration, and at once
+        found = fit_input_components(counts, library, n_components)
+        np.testing.assert_allclose(np.abs(np.sum(found[:, :3] * vectors[:, :3], axis=0)), 1, atol=1e-4)
+        np.testing.assert_allclose(found.T @ found, np.eye(n_components), atol=1e-4)
