@@ -222,8 +222,7 @@ class Centroids:
 
     centroids: NDArray[np.float32]
     """(K, D) unit rows."""
-    radii: NDArray[np.float32]
-    """(K,) cosine distance that holds 95 % of the population's training cells."""
+    radii: NDArray[np.float32]  # (K,) cosine distance that holds 95 % of the population's training cells
 
 
 @dataclass(frozen=True)
@@ -234,23 +233,19 @@ class Rejection:
     """
 
     embedding_whitening: NDArray[np.float32]
-    """(D, D) makes the spread within classes of the embedding the same in every direction, and 1."""
-    embedding_means: NDArray[np.float32]
-    """(C, D) class means, after it."""
+    """(D, D) makes the embedding's spread within classes 1 in every direction."""
+    embedding_means: NDArray[np.float32]  # (C, D) class means, after it; so for the next two
     posterior_whitening: NDArray[np.float32]
     """(C, C) centres the rows of the log posterior, and whitens them likewise."""
-    posterior_means: NDArray[np.float32]
-    """(C, C) class means, after it."""
+    posterior_means: NDArray[np.float32]  # (C, C)
     components_whitening: NDArray[np.float32]
     """(Q, Q) likewise for the input's components."""
-    components_means: NDArray[np.float32]
-    """(C, Q) class means, after it."""
+    components_means: NDArray[np.float32]  # (C, Q)
     log_detected: NDArray[np.float32]
     """(m,) rising, log10 of the number of the model's genes that a cell shows: the knots of the next three."""
     median: NDArray[np.float32]
     """(m, 3) of held-out cells' distances to the nearest class: embedding, log posterior, input's components."""
-    spread: NDArray[np.float32]
-    """(m, 3) median absolute deviation of them."""
+    spread: NDArray[np.float32]  # (m, 3) median absolute deviation of them
     limit: NDArray[np.float32]
     """(m,) that the sum of the three, standardised and weighted, stays below for 95 % of the held-out cells."""
 

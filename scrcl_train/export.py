@@ -67,8 +67,7 @@ class ModelParts:
     """Without it no cell is unknown."""
     spatial: SpatialSpec | None = None
     levels: tuple[LabelLevel, ...] = ()
-    notes: str = ""
-    """Markdown for the card: figures on other data."""
+    notes: str = ""  # Markdown for the card: figures on other data
 
 
 def build_bundle(

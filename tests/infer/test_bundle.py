@@ -20,7 +20,7 @@ from scrcl_infer.contract import FILES, SCHEMA_VERSION, Bundle, SpatialSpec
 from scrcl_infer.errors import BundleIntegrityError, BundleNotFoundError, BundleSchemaError, OutputError
 from tests.make_bundle import tiny_bundle
 
-ARRAYS = ("centroids", "gene_graph", "golden")
+ARRAYS = ("centroids", "gene_graph", "golden", "rejection")
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from scrcl_infer.bundle import read_bundle, write_bundle
 from scrcl_infer.consistency import check_consistent
-from scrcl_infer.contract import Bundle
+from scrcl_infer.contract import FILES, Bundle
 from scrcl_infer.errors import BundleIntegrityError
 from tests.make_bundle import tiny_bundle
 
@@ -26,6 +28,13 @@ def change(bundle: Bundle, path: str, value: Any) -> Bundle:
 @pytest.mark.parametrize("options", [{}, {"n_types": 0}, {"dim": 1, "n_populations": 1, "n_types": 1}])
 def test_accepts_what_fits(options: dict[str, Any]) -> None:
     check_consistent(tiny_bundle(**options))
+
+
+def test_a_bundle_needs_no_reference_for_rejection(tmp_path: Path) -> None:
+    bare = dataclasses.replace(tiny_bundle(), rejection=None)
+    folder = write_bundle(bare, tmp_path / "model")
+    assert not (folder / FILES.rejection).exists()
+    assert read_bundle(folder).rejection is None
 
 
 TINY = tiny_bundle()
@@ -68,6 +77,11 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "golden: genes": ("golden.counts", GOLDEN.counts[:, 1:], "golden.npz/counts is float32 (32, 39)"),
     "golden: library": ("golden.library_size", GOLDEN.library_size[1:], "library_size is float32 (31, 1)"),
     "golden: types": ("golden.log_type_posterior", GOLDEN.map, "log_type_posterior is float32 (32, 2)"),
+    "rejection: dtype": ("rejection.limit", np.zeros(2), "limit is float64 (2), expected float32 (2)"),
+    "rejection: width": ("rejection.median", np.zeros((2, 2), np.float32), "median is float32 (2, 2), expected"),
+    "rejection: knots": ("rejection.log_detected", np.zeros(2, np.float32), "log_detected does not rise"),
+    "rejection: spread": ("rejection.spread", np.zeros((2, 3), np.float32), "spread is not above 0"),
+    "rejection: nan": ("rejection.limit", np.full(2, np.nan, np.float32), "limit is empty or holds values"),
     "golden: flat": ("golden.embedding", GOLDEN.embedding.ravel(), "embedding is float32 (256), expected"),
 }
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scrcl_infer.familiarity import FamiliarityTally, doubt
-from scrcl_infer.result import AssignedBlock, GeneReport
-from tests.make_bundle import tiny_bundle
+from scrcl_infer.pipeline import Model
+from scrcl_infer.result import AssignedBlock, AssignOptions, GeneReport
+from tests.make_bundle import random_counts, tiny_bundle
 
 MANIFEST = tiny_bundle().manifest
 GENES = GeneReport(40, 40, 1.0, "var_names as names", 0, 0, ("GENE7",), "Homo sapiens", "Homo sapiens")
@@ -22,7 +25,7 @@ def block(strangeness: list[float] | None) -> AssignedBlock:
     whole, zero = np.zeros(n, np.int32), np.zeros(n, np.float32)
     values = None if strangeness is None else np.array(strangeness, np.float32)
     population = whole if values is None else np.where(np.isnan(values), -1, 0).astype(np.int32)
-    return AssignedBlock(0, population, whole, zero, zero, zero[:, None], zero[:, None], values)
+    return AssignedBlock(0, population, whole, zero, zero, zero[:, None], zero[:, None], strangeness=values)
 
 
 def warnings(strangeness: list[float] | None, genes: GeneReport = GENES, *, unknown_share: float = 0.0) -> list[str]:
@@ -74,3 +77,31 @@ def test_few_genes_are_one_more_reason_and_a_doubt_of_their_own() -> None:
 def test_without_strangeness_the_unknown_share_is_taken() -> None:
     assert warnings(None, unknown_share=0.4) == []
     assert "60% of the cells" in warnings(None, unknown_share=0.6)[0]
+
+
+def cells() -> ad.AnnData:
+    counts, _ = random_counts(60, 40, seed=4)
+    return ad.AnnData(counts, var=pd.DataFrame(index=[f"GENE{i}" for i in range(40)]))
+
+
+def test_a_file_of_strange_cells_raises_one_doubt_whether_they_are_rejected_or_not() -> None:
+    bundle = tiny_bundle()
+    assert bundle.rejection is not None
+    strict = replace(bundle, rejection=replace(bundle.rejection, limit=bundle.rejection.limit - 1000))
+    for reject in (True, False):
+        summary = Model(strict, sha256="").assign(cells(), options=AssignOptions(reject=reject)).summary
+        assert summary.n_unknown == (summary.n_cells if reject else summary.n_empty)
+        (doubt,) = [warning for warning in summary.warnings if "do not look like" in warning]
+        assert "100% of the cells are unknown to it" in doubt
+        familiarity = summary.extra["familiarity"]
+        assert familiarity["strange_share"] == 1
+        assert familiarity["median_strangeness"] > 100
+
+
+def test_without_a_reference_the_share_of_unknown_cells_raises_the_doubt() -> None:
+    bundle = replace(tiny_bundle(), rejection=None)
+    object.__setattr__(bundle.manifest.calibration, "threshold", 2.0)
+    summary = Model(bundle, sha256="").assign(cells()).summary
+    assert summary.n_unknown == summary.n_cells
+    assert any("100% of the cells are unknown to it" in warning for warning in summary.warnings)
+    assert summary.extra["familiarity"]["strange_share"] is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from pathlib import Path
 
 import anndata as ad
@@ -236,29 +235,6 @@ def test_few_genes_warn_and_too_few_are_refused(model: Model) -> None:
     with pytest.raises(GeneOverlapError, match="Only 1 of the model's 40 genes"):
         model.assign(few)
     assert model.assign(few, options=AssignOptions(min_overlap=0.0)).summary.genes.n_found == 1
-
-
-def test_a_file_of_strange_cells_raises_one_doubt_whether_they_are_rejected_or_not() -> None:
-    bundle = tiny_bundle()
-    assert bundle.rejection is not None
-    strict = replace(bundle, rejection=replace(bundle.rejection, limit=bundle.rejection.limit - 1000))
-    for reject in (True, False):
-        summary = Model(strict, sha256="").assign(query(), options=AssignOptions(reject=reject)).summary
-        assert summary.n_unknown == (N if reject else 1)
-        (doubt,) = [warning for warning in summary.warnings if "do not look like" in warning]
-        assert "100% of the cells are unknown to it" in doubt
-        familiarity = summary.extra["familiarity"]
-        assert familiarity["strange_share"] == 1
-        assert familiarity["median_strangeness"] > 100
-
-
-def test_without_a_reference_the_share_of_unknown_cells_raises_the_doubt() -> None:
-    bundle = replace(tiny_bundle(), rejection=None)
-    object.__setattr__(bundle.manifest.calibration, "threshold", 2.0)
-    summary = Model(bundle, sha256="").assign(query()).summary
-    assert summary.n_unknown == N
-    assert any("100% of the cells are unknown to it" in warning for warning in summary.warnings)
-    assert summary.extra["familiarity"]["strange_share"] is None
 
 
 def test_what_cannot_be_read_leaves_no_target(model: Model, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from sklearn.covariance import EmpiricalCovariance
 
+from scrcl_infer.familiarity import FamiliarityTally, doubt
+from scrcl_infer.result import AssignedBlock, GeneReport
 from scrcl_infer.strangeness import Spaces, compute_distances, compute_strangeness
 from scrcl_train.calibration import calibrate, truth_of
 from scrcl_train.rejection import (
@@ -24,6 +26,7 @@ from scrcl_train.rejection import (
     quantile,
 )
 from scrcl_train.student import Prediction, Student, fit_input_components, log_normalise, predict
+from tests.make_bundle import tiny_bundle
 from tests.student_case import QUICK, World, make_targets, make_world, teach
 
 
@@ -137,6 +140,20 @@ def test_cells_of_a_new_type_are_strange_and_fresh_cells_of_known_types_are_not(
     world, student = teach(labelled=True)
     assert (measure(student, world, make_world(200, seed=5)) <= 0).mean() > 0.9
     assert (measure(student, world, novel_cells()) > 0).mean() > 0.8
+
+
+def test_a_file_of_another_tissue_raises_the_doubt_and_one_of_the_same_does_not() -> None:
+    world, student = teach(labelled=True)
+    genes = GeneReport(60, 60, 1.0, "var_names as names", 0, 0, ())
+    doubts = []
+    for cells in (make_world(200, seed=5), novel_cells()):
+        strangeness = measure(student, world, cells).astype(np.float32)
+        whole, zero = np.zeros(len(strangeness), np.int32), np.zeros(len(strangeness), np.float32)
+        tally = FamiliarityTally()
+        tally.add(AssignedBlock(0, whole, whole, zero, zero, zero[:, None], zero[:, None], strangeness))
+        doubts.append(doubt(tally.summarise(genes), tiny_bundle().manifest, genes, unknown_share=0.0))
+    assert doubts[0] == []
+    assert "do not look like the data of the model" in doubts[1][0]
 
 
 def test_held_out_cells_are_measured_as_they_are_and_six_times_changed() -> None:

@@ -1,0 +1,61 @@
+"""The unknown benchmark's cases and scores, on made-up cells."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from benchmarks import left_out, unknown
+from benchmarks.datasets import Cells, DataSet, Labelled
+from benchmarks.left_out import LeftOut, choose_types
+from scrcl_infer.errors import InputError
+
+SIZES = {"a": 200, "b": 100, "c": 60, "d": 50, "e": 40, "f": 6}
+
+
+@pytest.fixture
+def case(monkeypatch: pytest.MonkeyPatch) -> LeftOut:
+    labels = np.repeat(np.array(list(SIZES), dtype=object), list(SIZES.values()))
+    counts = sp.csr_matrix(np.random.default_rng(0).poisson(5, (labels.size, 12)).astype(np.float32))
+    genes = np.array([f"g{i}" for i in range(12)], dtype=object)
+    batch = np.where(np.arange(labels.size) % 2, "one", "two").astype(object)
+    data = Labelled(Cells("made up", counts, genes, batch, None, 6, "x"), labels)
+    monkeypatch.setattr(left_out, "load_set", lambda _: data)
+    monkeypatch.setattr(DataSet, "key", lambda _: {"data": "x"})
+    return LeftOut(DataSet("made up"), 1, batches=("one",))
+
+
+def test_types_are_chosen_evenly_by_size_without_the_largest() -> None:
+    labels = np.repeat(np.array(list("abcdefgh"), dtype=object), [90, 80, 70, 60, 50, 40, 30, 5])
+    assert choose_types(labels) == ["c", "e", "g"]
+    with pytest.raises(InputError, match="2 of 2 types"):
+        choose_types(labels[:150])
+
+
+def test_the_left_out_type_is_not_learned_and_a_fifth_is_held_out(case: LeftOut) -> None:
+    asked = case.load()
+    assert asked.left_out == "b"
+    assert set(asked.cells.labels) == set("acdef")
+    names, sizes = np.unique(asked.labels.astype(str), return_counts=True)
+    found = dict(zip(names.tolist(), sizes.tolist(), strict=True))
+    n_known = sum(n // 2 for name, n in SIZES.items() if name != "b")
+    assert found["known 1"] == pytest.approx(n_known / 5, abs=3)
+    assert found["novel 1"] == SIZES["b"]
+    assert found["batch 1"] == n_known
+    totals = {name: asked.cells.query_counts[asked.labels == name].sum() for name in ("novel 1", "novel 0.05")}
+    assert totals["novel 0.05"] == pytest.approx(0.05 * totals["novel 1"], rel=0.2)
+
+
+def test_scores_are_those_of_their_definition(case: LeftOut) -> None:
+    groups = ["known 1", "known 1", "novel 1", "novel 1", "batch 1", "known 0.2", "novel 0.2", "known 0.05"]
+    what = np.array([*groups, "novel 0.05"], dtype=object)
+    confidence = np.array([0.9, 0.4, 0.5, 0.1, 0.3, 1, 0, 0, 1])
+    rejected = np.array([0, 1, 0, 1, 1, 0, 1, 1, 0])
+    found = unknown.score(np.stack([confidence, rejected]), case.load().cells, what)
+    assert (found["auroc 1"], found["auroc 0.2"], found["auroc 0.05"]) == (0.75, 1, 0)
+    assert (found["kept 1"], found["caught 1"], found["batch kept 1"]) == (0.5, 0.5, 0.0)
+    assert "batch kept 0.2" not in found
+    peer = unknown.score(np.stack([confidence, np.full(len(what), np.nan)]), case.load().cells, what)
+    assert peer["auroc 1"] == 0.75
+    assert "kept 1" not in peer
