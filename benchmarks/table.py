@@ -156,8 +156,6 @@ def _cell(table: Table, method: Method, column: Column, data: str, metric: str) 
         return "-"  # no such score, as of a method without confidences
     if not values:
         failed = any(key[:2] == (method.name, data) for key in table.results.failures)
-        if any(key[:2] == (method.name, data) for key in table.results.calls):
-            return "none"  # the call was made, but has no such score
         return "failed" if failed else "not run"
     if metric == "n_clusters":
         return f"{fmean(values):.1f}"
