@@ -150,7 +150,7 @@ def test_a_file_of_another_tissue_raises_the_doubt_and_one_of_the_same_does_not(
         strangeness = measure(student, world, cells).astype(np.float32)
         whole, zero = np.zeros(len(strangeness), np.int32), np.zeros(len(strangeness), np.float32)
         tally = FamiliarityTally()
-        tally.add(AssignedBlock(0, whole, whole, zero, zero, zero[:, None], zero[:, None], strangeness))
+        tally.add(AssignedBlock(0, whole, whole, zero, zero, zero[:, None], zero[:, None], strangeness=strangeness))
         doubts.append(doubt(tally.summarise(genes), tiny_bundle().manifest, genes, unknown_share=0.0))
     assert doubts[0] == []
     assert "do not look like the data of the model" in doubts[1][0]
