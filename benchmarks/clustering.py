@@ -11,7 +11,7 @@ from benchmarks.datasets import DEVELOPMENT, NINE, Cells
 from benchmarks.methods import Method
 from benchmarks.ours import OURS, find_method
 from benchmarks.peers_clustering import PEER_PACKAGES, PEERS
-from benchmarks.peers_scvi import SCVI
+from benchmarks.peers_scvi import SCVI_METHOD
 from benchmarks.runner import Plan, Results, as_scores
 from benchmarks.table import Table
 from scrcl_train.evaluate import score_clustering
@@ -19,9 +19,9 @@ from scrcl_train.evaluate import score_clustering
 __all__ = ["METHODS", "SETS", "find_method", "make_table", "score"]
 
 SETS = DEVELOPMENT
-METHODS: tuple[Method, ...] = (*OURS, *PEERS, *SCVI)
+METHODS: tuple[Method, ...] = (*OURS, *PEERS, SCVI_METHOD)
 METRICS = ("ari", "nmi", "accuracy", "macro_f1", "n_clusters")
-PACKAGES = (*PEER_PACKAGES, "torch", "scvi-tools")
+PACKAGES = (*PEER_PACKAGES, "torch")
 
 PROTOCOL = """\
 Every method sees the raw counts and nothing else: no labels, no batches; one setting for all sets. Under *K given* it

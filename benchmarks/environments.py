@@ -29,7 +29,7 @@ class Environment:
     """A virtual environment with one peer in it, made when it is first needed and kept beside the cache."""
 
     name: str
-    """Of the peer; `benchmarks/workers/NAME.py` runs in it."""
+    """Of the peer."""
     requirements: tuple[str, ...]
     """For pip, pinned; another list makes the environment anew."""
     constrained: bool = False
@@ -37,6 +37,8 @@ class Environment:
     on_request: bool = False
     """Large: a benchmark uses it where it is there, and does not make it."""
     parent: Path = CACHE_FOLDER
+    worker: str = ""
+    """Script of `benchmarks/workers`, without `.py`, that `run` runs in it; empty: the one of the peer's name."""
 
     @property
     def folder(self) -> Path:
@@ -74,7 +76,8 @@ class Environment:
         WorkerError
             It failed.
         """
-        _call((str(self._python), "-I", str(WORKERS / f"{self.name}.py"), str(folder)), None, {"HOME": str(folder)})
+        script = WORKERS / f"{self.worker or self.name}.py"
+        _call((str(self._python), "-I", str(script), str(folder)), None, {"HOME": str(folder)})
 
     @property
     def _python(self) -> Path:

@@ -25,8 +25,7 @@ from benchmarks.learners import (
 from benchmarks.methods import Column, Method, Outcome
 from benchmarks.ours_transfer import LABELLED, UNLABELLED, learn_ours
 from benchmarks.pairs import Transfer
-from benchmarks.scanvi_env import PAIRS as SMALL_PAIRS
-from benchmarks.scanvi_env import SCANVI, SETTINGS, answer_scanvi
+from benchmarks.scvi_env import HOW, SCANVI, SCANVI_SETTINGS, SMALL_PAIRS, answer_scanvi
 
 OURS_PACKAGES = ("anndata", "numpy", "onnxruntime", "scanpy", "scikit-learn", "scipy", "torch")
 PEER_PACKAGES = ("anndata", "numpy", "pynndescent", "scanpy", "scikit-learn", "scipy")
@@ -99,15 +98,15 @@ SCANVI_METHOD = Method(
             "scanvi",
             "scANVI",
             "given",
-            note=f"{SCANVI.requirements[0]} in an environment of its own, its default numbers of epochs and 100 for "
-            "the query; slow on a CPU, so run on the small pairs only (panc8, scmix).",
+            note=f"{HOW}; its default numbers of epochs and 100 for the query; slow on a CPU, so run on the small "
+            "pairs only (panc8, scmix).",
         ),
     ),
     lambda cells: None,
     lambda _, cells, seed: Outcome(
         {"scanvi": answer_scanvi(cells.counts, cells.genes, cells.labels, query_of(cells), seed=seed)}
     ),
-    settings={"requirements": SCANVI.requirements, **SETTINGS},
+    settings={"requirements": SCANVI.requirements, **SCANVI_SETTINGS},
     environment=SCANVI,
     suits=lambda item: item.name.startswith(SMALL_PAIRS),
 )

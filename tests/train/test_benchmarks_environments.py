@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from benchmarks import environments
+from benchmarks import clustering, environments, robustness, spatial, transfer, unknown
 from benchmarks.environments import Environment, WorkerError
 from benchmarks.exchange import Query, ask_worker
 from benchmarks.methods import Column, Method, Outcome
 from benchmarks.runner import Plan, run_plan
 from benchmarks.table import format_table
 from benchmarks.transfer import make_table
+
+METHODS = (*clustering.METHODS, *spatial.METHODS, *transfer.METHODS, *robustness.METHODS, *unknown.METHODS)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,31 @@ def test_a_large_environment_is_not_made_unasked(tmp_path: Path, monkeypatch: py
     large.folder.mkdir()  # as `python -m venv` would
     assert large.make()
     assert len(calls) == 2
+
+
+def test_two_workers_share_one_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(environments, "_call", lambda command, *_: calls.append(command))
+    first = fake_environment(tmp_path)
+    second = replace(first, worker="other")
+    first.run(tmp_path)
+    second.run(tmp_path)
+    assert [Path(command[2]).name for command in calls] == ["peer.py", "other.py"]
+    assert calls[0][0] == calls[1][0]
+    (first.folder).mkdir()
+    (first.folder / "installed.txt").write_text("peer==1.0\nother==2.0\n")
+    assert second.is_ready()
+
+
+def test_every_environment_has_its_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(environments, "_call", lambda command, *_: calls.append(command))
+    found = [method.environment for method in METHODS if method.environment is not None]
+    for environment in found:
+        environment.run(tmp_path)
+    assert {Path(command[2]).stem for command in calls} == {"celltypist", "scvi", "scanvi"}
+    assert all(Path(command[2]).is_file() for command in calls)
+    assert len({environment.folder for environment in found}) == 2
 
 
 class Echo(Environment):
