@@ -24,6 +24,11 @@ CELLTYPIST = Environment(
         "pynndescent==0.5.13",
     ),
 )
+NOTE = (
+    f"{', '.join(CELLTYPIST.requirements[:2])} in an environment of its own; nothing in it depends on the seed, so "
+    "that it is trained once for all seeds, under 'preparation'."
+)
+"""For the notes under the tables."""
 
 
 def answer_celltypist(

@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from benchmarks.celltypist_env import CELLTYPIST, NOTE, answer_celltypist
 from benchmarks.code import TRAIN_FOLDER, hash_code
 from benchmarks.exchange import Query
 from benchmarks.learners import Reference, choose_genes, learn_logistic
@@ -85,6 +86,12 @@ def answer_logistic(reference: Reference, cells: Question, seed: int) -> Outcome
     return Outcome({"logistic": _without_rule(found[1])})
 
 
+def ask_celltypist(cells: Question) -> NDArray[np.object_]:
+    """Return types and highest probabilities (2, m) of CellTypist trained on the learned cells."""
+    query = Query(cells.query_counts, cells.query_genes)
+    return answer_celltypist(cells.counts, cells.genes, cells.labels, [query], is_log=cells.is_log)[0]
+
+
 def _totals(counts: sp.csr_matrix) -> NDArray[np.float32]:
     return np.asarray(counts.sum(axis=1), dtype=np.float32).reshape(-1)
 
@@ -114,5 +121,13 @@ METHODS: tuple[Method, ...] = (
         lambda cells: choose_genes(cells, shared=True),
         answer_logistic,
         packages=PACKAGES,
+    ),
+    Method(
+        "celltypist",
+        (Column("celltypist", "CellTypist, probability of the best type", "given", NOTE),),
+        ask_celltypist,
+        lambda answers, cells, seed: Outcome({"celltypist": _without_rule(answers[1])}),
+        settings={"requirements": CELLTYPIST.requirements},
+        environment=CELLTYPIST,
     ),
 )

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.celltypist_env import CELLTYPIST, answer_celltypist
+from benchmarks.celltypist_env import NOTE as CELLTYPIST_NOTE
 from benchmarks.code import hash_deciding_code
 from benchmarks.exchange import Query
 from benchmarks.learners import (
@@ -77,15 +78,7 @@ OURS = Method(
 )
 CELLTYPIST_METHOD = Method(
     "celltypist",
-    (
-        Column(
-            "celltypist",
-            "CellTypist",
-            "given",
-            note=f"{', '.join(CELLTYPIST.requirements[:2])} in an environment of its own; nothing in it depends on the "
-            "seed, so that it is trained once for a pair, under 'preparation'.",
-        ),
-    ),
+    (Column("celltypist", "CellTypist", "given", CELLTYPIST_NOTE),),
     lambda cells: answer_celltypist(cells.counts, cells.genes, cells.labels, [query_of(cells)], is_log=cells.is_log)[0],
     lambda answers, cells, seed: Outcome({"celltypist": answers}),
     settings={"requirements": CELLTYPIST.requirements},

@@ -49,7 +49,9 @@ cases of Baron_mouse (both animals together), pbmc3k and MCA_Spleen; the other s
 
 Ours is calibrated and distilled as in training, but from a stand-in for the teacher: 50 principal components of 2,000
 standardised variable genes, unit rows averaged once over their 15 nearest neighbours, populations by k-means. Logistic
-regression as in the transfer benchmark; its score is the probability of its best type."""
+regression as in the transfer benchmark; its score is the probability of its best type. CellTypist as there, too:
+trained with its defaults on the learned cells; its score is the highest of its one-against-the-rest probabilities. By
+default both give every cell a type, so that they have an AUROC only."""
 
 
 def score(answers: NDArray[Any], cells: Question, labels: ArrayLike) -> dict[str, float]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from benchmarks import left_out, unknown
+from benchmarks import celltypist_env, left_out, unknown
 from benchmarks.datasets import Cells, DataSet, Labelled
+from benchmarks.environments import Environment
 from benchmarks.left_out import LeftOut, choose_types
 from scrcl_infer.errors import InputError
 
@@ -59,3 +62,28 @@ def test_scores_are_those_of_their_definition(case: LeftOut) -> None:
     peer = unknown.score(np.stack([confidence, np.full(len(what), np.nan)]), case.load().cells, what)
     assert peer["auroc 1"] == 0.75
     assert "kept 1" not in peer
+
+
+class Typist(Environment):
+    """Is the surer of a cell the more counts it has; insists on the learned labels."""
+
+    def run(self, folder: Path) -> None:
+        with np.load(folder / "reference.npz", allow_pickle=False) as reference:
+            assert set(reference["labels"]) == set("acdef")
+            assert len(reference["labels"]) == reference["shape"][0]
+        with np.load(folder / "query0.npz", allow_pickle=False) as query:
+            assert "labels" not in query
+            shape = tuple(query["shape"])
+            matrix = sp.csr_matrix((query["data"], query["indices"], query["indptr"]), shape=shape)
+        confidence = matrix.sum(axis=1).A1 / 1000
+        np.savez(folder / "answers0.npz", types=np.full(shape[0], "a"), confidence=confidence)
+
+
+def test_celltypist_answers_with_its_probability_and_no_rule(case: LeftOut, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(celltypist_env, "CELLTYPIST", Typist("celltypist", ()))
+    method, asked = unknown.find_method("celltypist", unknown.METHODS), case.load()
+    assert method is not None
+    answers = method.run(method.prepare(asked.cells), asked.cells, 0).clusters[method.columns[0].key]
+    np.testing.assert_allclose(answers[0], asked.cells.query_counts.sum(axis=1).A1 / 1000, rtol=1e-6)
+    found = unknown.score(answers, asked.cells, asked.labels)
+    assert set(found) == {"auroc 1", "auroc 0.2", "auroc 0.05"}
