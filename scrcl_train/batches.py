@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from scrcl_train.components import Components
+from scrcl_train.components import Components, compute_support
 
 # One definition of the input and the neighbours, with and without batches.
 from scrcl_train.features import Features, _neighbors, _refine
@@ -154,9 +154,9 @@ def _large_batches(batch: NDArray[np.generic]) -> list[NDArray[np.int64]]:
 
 
 def _turn(moved: NDArray[np.float64], before: Components) -> Components:
-    """Principal components of the moved scores; noise has the variance that the last component had before.
+    """Principal components of the moved scores; the noise is that from before.
 
-    Where the batches met, the means that moved the cells took some noise with them: the last component is too low now.
+    Where the batches met, the means that moved the cells took some noise with them: measured anew it would be too low.
     """
     centred = moved - moved.mean(axis=0)
     _, vectors = np.linalg.eigh(centred.T @ centred)
@@ -164,12 +164,8 @@ def _turn(moved: NDArray[np.float64], before: Components) -> Components:
     loadings = before.loadings.astype(np.float64) @ vectors
     signs = np.where(loadings[np.abs(loadings).argmax(axis=0), np.arange(loadings.shape[1])] < 0, -1.0, 1.0)
     scores = (centred @ (vectors * signs)).astype(np.float32)
-    variance = scores.var(axis=0, dtype=np.float64)
-    floor = max(float(before.scores[:, -1].var(dtype=np.float64)), 1e-12)
-    support = np.maximum(1 - floor / np.maximum(variance, floor), 0.0).astype(np.float32)
-    if support.max() < 1e-6:  # as in `compute_support`: nothing is known of the noise
-        support = np.ones_like(support)
-    return Components(scores, (loadings * signs).astype(np.float32), support)
+    support = compute_support(scores, before.noise)
+    return Components(scores, (loadings * signs).astype(np.float32), support, before.noise)
 
 
 def _nearest(query: NDArray[np.float32], reference: NDArray[np.float32], n_nearest: int) -> sp.csr_matrix:

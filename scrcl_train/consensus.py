@@ -28,6 +28,8 @@ BASE_CLUSTERS = 300
 CELLS_PER_BASE = 3
 APART = 0.8
 """Groups that fewer than a fifth of the clusterings put together are populations of their own."""
+SMALLEST_APART = 0.005
+"""Share of the cells that both groups must have to count: the tree sets a few strange cells apart first."""
 MAX_FITTED = 20_000
 """Cells that k-means is fitted on where there are more; the others go to the nearest centre."""
 N_NEIGHBORS = 15
@@ -69,9 +71,15 @@ class ConsensusTree:
         return cut_levels(self.merges, [n_groups])[0][self.base]
 
     def estimate_number(self) -> int:
-        """Return the number of populations: one more than the merges of groups that are mostly kept apart."""
-        apart = int((self.merges[:, 2] >= APART).sum()) + 1
-        return min(max(2, apart), self.n_leaves)
+        """Return the number of populations: one more than the merges of groups of some size that mostly stay apart."""
+        sizes = np.zeros(len(self.merges) + self.n_leaves)
+        sizes[: self.n_leaves] = np.bincount(self.base, minlength=self.n_leaves)
+        pairs = self.merges[:, :2].astype(np.int64)
+        for merge, pair in enumerate(pairs, start=self.n_leaves):
+            sizes[merge] = sizes[pair].sum()
+        smaller = sizes[pairs].min(axis=1) if len(pairs) else np.empty(0)
+        apart = (self.merges[:, 2] >= APART) & (smaller >= SMALLEST_APART * len(self.base))
+        return min(max(2, int(apart.sum()) + 1), self.n_leaves)
 
 
 def make_views(components: Components, neighbors: Neighbors, learned: NDArray[np.floating]) -> Views:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from scrcl_infer.errors import TrainingError
 from scrcl_infer.spatial import Spots, make_spot_graph
 from scrcl_train.autocorrelation import centre, compute_autocorrelation
-from scrcl_train.features import column_moments, normalise, principal_components, standardise
+from scrcl_train.components import principal_components
+from scrcl_train.features import column_moments, normalise, standardise
 from scrcl_train.graphs import smooth
 from scrcl_train.populations import Populations, order_by_size
 

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from scrcl_infer.errors import InputError
 from scrcl_train.autocorrelation import choose_autocorrelated
-from scrcl_train.components import Components, Neighbors, compute_support
+from scrcl_train.components import Components, Neighbors, compute_support, measure_noise, principal_components
 from scrcl_train.config import GraphConfig, TrainConfig
 from scrcl_train.graphs import (
     gene_graph,
     gene_program_graph,
-    gram,
     join_neighbors,
     knn_graph,
     nearest_neighbors,
@@ -104,7 +103,8 @@ def prepare_features(
     if config.features.values == "pcs":
         scaled = standardise(log, mean, sd, max_value=config.features.max_value)
         scores, loadings = principal_components(scaled, config.features.n_pcs)
-        components = Components(scores, loadings, compute_support(scores))
+        noise = measure_noise(scaled)
+        components = Components(scores, loadings, compute_support(scores, noise), noise)
         inputs, genes = _refine(components, config.graph)
         if spots is not None:
             return Features(hvgs, inputs, mean, sd, spots, genes, components)
@@ -206,39 +206,6 @@ def standardise(
     scaled /= sd
     np.clip(scaled, -max_value, max_value, out=scaled)
     return scaled
-
-
-def principal_components(
-    matrix: NDArray[np.float32] | sp.csr_matrix, n_components: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Project centred rows on the leading eigenvectors of the covariance.
-
-    Parameters
-    ----------
-    matrix
-        (n, g), dense or CSR.
-    n_components
-        p, bounded by n - 1 and g.
-
-    Returns
-    -------
-    scores, loadings
-        (n, p) and (g, p) float32; the largest loading of each component is positive, so that signs never depend on
-        chance.
-    """
-    from scipy.linalg import eigh
-
-    n_cells, n_genes = matrix.shape
-    n_components = min(n_components, n_cells - 1, n_genes)
-    mean = np.asarray(matrix.mean(axis=0, dtype=np.float64)).ravel()
-    covariance = (gram(matrix) - n_cells * np.outer(mean, mean)) / (n_cells - 1)
-    _, vectors = eigh(covariance, subset_by_index=(n_genes - n_components, n_genes - 1))
-    vectors = vectors[:, ::-1]  # (g, p), largest variance first
-    largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(n_components)]
-    vectors = vectors * np.where(largest < 0, -1.0, 1.0)
-    scores: NDArray[np.float32] = np.asarray(matrix @ vectors.astype(np.float32), dtype=np.float32)
-    scores -= (mean @ vectors).astype(np.float32)
-    return scores, vectors.astype(np.float32)
 
 
 def _refine(components: Components, graph: GraphConfig) -> tuple[NDArray[np.float32], sp.csr_matrix]:

@@ -111,6 +111,14 @@ def test_the_number_is_one_more_than_the_high_merges() -> None:
     assert ConsensusTree(np.arange(5), merges).estimate_number() == 2
 
 
+@pytest.mark.parametrize(("n_strange", "number"), [(4, 2), (5, 3)])
+def test_a_few_strange_cells_do_not_count(n_strange: int, number: int) -> None:
+    """Of 1,000 cells five count."""
+    base = np.repeat([0, 1, 2], [600, 400 - n_strange, n_strange])
+    merges = np.array([[0, 1, 0.9, 2], [2, 3, 1.0, 3]])
+    assert ConsensusTree(base, merges).estimate_number() == number
+
+
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**31), n=st.integers(2, 20))
 def test_cuts_are_scipys(seed: int, n: int) -> None:
@@ -138,7 +146,7 @@ def test_means_over_neighbours_are_plain_means() -> None:
 def test_views_of_components() -> None:
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(30, 4)).astype(np.float32)
-    components = Components(scores, np.eye(4, dtype=np.float32), np.array([0.9, 0.5, 0.1, 0], dtype=np.float32))
+    components = Components(scores, np.eye(4, dtype=np.float32), np.array([0.9, 0.5, 0.1, 0], dtype=np.float32), 1.0)
     plain, refined = (rng.integers(0, 30, (30, 5)) for _ in range(2))
     learned = rng.normal(size=(30, 6))
     views = make_views(components, Neighbors(plain, refined), learned)

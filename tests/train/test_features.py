@@ -11,9 +11,9 @@ import scipy.sparse as sp
 from sklearn.decomposition import PCA
 
 from scrcl_infer.errors import InputError
-from scrcl_train.components import Components
+from scrcl_train.components import Components, principal_components
 from scrcl_train.config import FeatureConfig, GraphConfig, TeacherConfig, TrainConfig
-from scrcl_train.features import Features, column_moments, prepare_features, principal_components, standardise
+from scrcl_train.features import Features, column_moments, prepare_features, standardise
 from scrcl_train.graphs import knn_graph, spot_graph
 
 N_CELLS, N_GENES = 120, 90
@@ -122,11 +122,13 @@ def test_the_input_is_what_the_gene_correlations_support_at_one_scale() -> None:
     features = prepare_features(make_counts(), make_config())
     components = get_components(features)
     variance = components.scores.var(0)
-    support = 1 - variance[-1] / variance  # (8,)
+    support = np.maximum(1 - components.noise / variance, 0)  # (8,)
     np.testing.assert_allclose(components.support, support, atol=1e-5)
-    refined = (components.scores * np.sqrt(support))[:, :-1]  # nothing supports the last one
+    held = support > 0
+    assert 0 < held.sum() < len(held)
+    refined = (components.scores * np.sqrt(support))[:, held]
     np.testing.assert_allclose(features.inputs, refined * 2 / refined.std(0).mean(), rtol=1e-3, atol=1e-4)
-    profiles = components.loadings[:, :-1] * refined.std(0)
+    profiles = components.loadings[:, held] * refined.std(0)
     unit = profiles / np.linalg.norm(profiles, axis=1, keepdims=True)
     nearest = np.argsort(-(unit @ unit.T), axis=1)[:, :10]
     directed = np.zeros((30, 30))
