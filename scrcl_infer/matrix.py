@@ -28,13 +28,21 @@ SUM_TOLERANCE = 0.01
 """Relative spread of `expm1` sums within which they count as equal."""
 LOG_MAXIMUM = 16.0
 """No log1p of counts is larger: expm1(16) is 9 million."""
+LOG2_MAXIMUM = 25.0
+"""Nor log2: 2 to the 25th is 34 million."""
+LOG_SPREAD = 8.0
+"""The largest of logarithms is at most so many times their median; counts, and what is left of them once a background
+was taken off, have longer tails."""
+LEAST_TOP, MOSTLY_FRACTIONS = 4.0, 0.1
+"""Logarithms of any expression reach the first; fewer of them than the second are whole."""
 COUNTS_MAXIMUM = 50.0
 """Fractions reach this only where they are no logarithms."""
 TARGET_SUM = 10_000.0
 PART_OF_GENES = "only a part of the genes is there"
+OF_UNKNOWN_SCALE = "logarithms of unknown base and total, by their spread"
 PREFERRED = ("X", "layers/counts", "layers/raw_counts", "layers/raw", "layers/umi")
 
-Verdict = Literal["counts", "empty", "binary", "log", "fractions", "unclear", "bad"]
+Verdict = Literal["counts", "empty", "binary", "log", "loglike", "fractions", "unclear", "bad"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,8 @@ def choose_matrix(source: Source, *, layer: str | None = None, state: InputState
     -------
     Where the values are, what they are, and why. Without a layer the order is: `X`, `layers['counts']`, the layers and
     `raw` by counts per cell, whichever first holds whole numbers; else the first that is log1p of scaled counts; else
-    the first with fractions too large for logarithms; else one without any value, whose cells may all be empty.
+    the first with fractions too large for logarithms; else the first that looks like logarithms of any kind; else one
+    without any value, whose cells may all be empty.
 
     Raises
     ------
@@ -197,6 +206,8 @@ def _judge(where: str, values: NDArray[np.float32], windows: list[list[NDArray[n
             return Look(where, "log", float(sums.mean()), target, found)
         if totals.max() <= TARGET_SUM * (1 + SUM_TOLERANCE) and _scaled_counts(rows):
             return Look(where, "log", float(sums.mean()), TARGET_SUM, f"{found} ({PART_OF_GENES})")
+    if LEAST_TOP < top < LOG2_MAXIMUM and whole < MOSTLY_FRACTIONS and top < LOG_SPREAD * np.median(values[values > 0]):
+        return Look(where, "loglike", float(sums.mean()), TARGET_SUM, f"{found} ({OF_UNKNOWN_SCALE})")
     return Look(where, "fractions" if top > COUNTS_MAXIMUM else "unclear", float(sums.mean()), None, found)
 
 
@@ -218,11 +229,11 @@ def _choose(looks: list[Look], state: InputState) -> MatrixReport | None:
     """Pick a matrix by what was asked for and found."""
     by = {
         verdict: [look for look in looks if look.verdict == verdict]
-        for verdict in ("counts", "log", "fractions", "empty")
+        for verdict in ("counts", "log", "fractions", "loglike", "empty")
     }
-    others = [look for look in looks if look.verdict in ("binary", "unclear")]
+    others = [look for look in looks if look.verdict in ("binary", "unclear", "loglike")]
     if state == "log1p10k":
-        logged = by["log"] or [look for look in others if look.verdict == "unclear"]
+        logged = by["log"] or [look for look in others if look.verdict in ("unclear", "loglike")]
         if not logged:
             return None
         look = logged[0]
@@ -234,17 +245,11 @@ def _choose(looks: list[Look], state: InputState) -> MatrixReport | None:
         # Velocity files keep counts in parts: the layer with most of them is the whole.
         look = preferred[0] if preferred else max(by["counts"], key=lambda look: look.mean_sum)
         return MatrixReport(look.where, "counts", f"{look.where} holds non-negative whole numbers.")
-    if by["log"] and state == "auto":
-        look = by["log"][0]
-        target = look.target_sum or TARGET_SUM
-        assumed = f" ({PART_OF_GENES}: the total is assumed)" if PART_OF_GENES in look.found else ""
-        reason = (
-            f"No matrix holds whole numbers; {look.where} is log1p of counts scaled to {target:g} per cell{assumed}: "
-            "taken back by expm1."
-        )
-        return MatrixReport(look.where, "log1p10k", reason, target)
+    logged = by["log"] or ([] if by["fractions"] else by["loglike"])
+    if logged and state == "auto":
+        return _take_back(logged[0])
     for look in by["fractions"] or others or by["empty"]:
-        if look.verdict == "unclear" and state != "counts":
+        if look.verdict in ("unclear", "loglike") and state != "counts":
             continue
         said = ", as --input-state says" if state == "counts" else ": check that they are not logged"
         if look.verdict == "empty":
@@ -253,3 +258,17 @@ def _choose(looks: list[Look], state: InputState) -> MatrixReport | None:
             said = ": only 0 and 1, answers will be poor"
         return MatrixReport(look.where, "counts", f"Taking {look.where} as counts ({look.found}){said}.")
     return None
+
+
+def _take_back(look: Look) -> MatrixReport:
+    """Read a matrix of logarithms, where no other holds counts."""
+    target = look.target_sum or TARGET_SUM
+    if look.verdict == "loglike":
+        said = (
+            f"{look.where} holds {OF_UNKNOWN_SCALE}: taken as they are, as if log1p of counts scaled to {target:g} per "
+            "cell. If they are no logarithms, say --input-state counts."
+        )
+    else:
+        assumed = f" ({PART_OF_GENES}: the total is assumed)" if PART_OF_GENES in look.found else ""
+        said = f"{look.where} is log1p of counts scaled to {target:g} per cell{assumed}: taken back by expm1."
+    return MatrixReport(look.where, "log1p10k", f"No matrix holds whole numbers; {said}", target)
