@@ -36,7 +36,7 @@ class Condition:
             counts = sp.csr_matrix(counts, copy=True)
             counts.data = rng.binomial(np.rint(counts.data).astype(np.int64), self.depth).astype(np.float32)
             counts.eliminate_zeros()
-        return Query(counts, query.genes[columns])
+        return Query(counts, query.genes[columns], query.places)
 
 
 DEPTHS = (0.5, 0.2, 0.1, 0.05)

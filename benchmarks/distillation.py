@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "SETS", "choose_sets", "find_method", "make_table", "score"]
 
-SETS = tuple(pair for pair in PAIRS if not pair.is_log)
+SETS = tuple(pair for pair in PAIRS if not (pair.is_log or pair.sections))
 METRICS = ("accuracy", "macro_f1", "weighted_f1")
 HARD = Condition(depth=0.1)
 choose_sets = choose_pairs

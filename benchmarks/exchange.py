@@ -26,6 +26,8 @@ class Query:
     """(m, h)"""
     genes: NDArray[np.object_]
     """(h,) unique names."""
+    places: NDArray[np.float64] | None = None
+    """(m, 2) of spots; no peer can use them."""
 
 
 def ask_worker(

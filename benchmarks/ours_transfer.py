@@ -1,4 +1,4 @@
-"""ScRCL as a learner of types: one search for populations, one student with labels and one without."""
+"""ScRCL as a learner of types: trained with labels, and without them on populations that are named afterwards."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 LABEL_KEY = "label"
 LABELLED, UNLABELLED = "ours-labels", "ours"
+N_NAMED = 60
+"""Populations asked for where they are to be named afterwards: what is not apart cannot be named apart."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Learned:
         from scrcl_infer import AssignOptions
 
         told = AssignOptions(reject=False, min_overlap=0.0)
-        found = self.model.assign(make_adata(query.counts, query.genes), options=told)
+        found = self.model.assign(make_adata(query.counts, query.genes, query.places), options=told)
         types = found.cell_type
         if self.names is not None:
             types = np.array([self.names.get(name, "unknown") for name in found.population], dtype=object)
@@ -54,23 +56,24 @@ class Search:
     found: Found
 
 
-def search(cells: Transfer, seed: int, folder: Path) -> Search:
+def search(cells: Transfer, seed: int, folder: Path, *, n_populations: int | None = None) -> Search:
     """Fit the teacher and find the populations, as training does; `folder` takes the file and the run."""
     import pandas as pd
 
     from scrcl_train import pipeline
     from scrcl_train.data import read_training_data
     from scrcl_train.options import TrainOptions
+    from scrcl_train.presets import get_preset
     from scrcl_train.progress import TrainProgress
 
     path, run_dir = folder / "reference.h5ad", folder / "run"
-    run_dir.mkdir()
-    reference = make_adata(cells.counts, cells.genes)
+    run_dir.mkdir(parents=True)
+    reference = make_adata(cells.counts, cells.genes, cells.places)
     reference.obs[LABEL_KEY] = pd.Categorical(cells.labels.astype(str))
     reference.write_h5ad(path)
-    options = TrainOptions(seed=seed)
-    data = read_training_data(path)
-    # The two halves of `pipeline.train`: both students are taught from one search, which does not see labels.
+    config = get_preset("default" if cells.places is None else "spatial")
+    options = TrainOptions(config, seed=seed, n_populations=n_populations)
+    data = read_training_data(path, spatial=config.spatial)
     return Search(data, options, pipeline._find_populations(data, options, run_dir, TrainProgress()))
 
 
@@ -79,7 +82,8 @@ def learn_ours(cells: Transfer, seed: int, kinds: Sequence[str] = (LABELLED, UNL
 
     Returns
     -------
-    Kind -> model. The result is that of `scrcl_train.pipeline.train` with and without `label_keys`.
+    Kind -> model. The result is that of `scrcl_train.pipeline.train` with `label_keys`; and without, asked for
+    `N_NAMED` populations, or for tissue sections for as many domains as there are by its own estimate.
     """
     from scrcl_infer import load
     from scrcl_infer.bundle import write_bundle
@@ -89,22 +93,19 @@ def learn_ours(cells: Transfer, seed: int, kinds: Sequence[str] = (LABELLED, UNL
 
     learned = {}
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        start = search(cells, seed, folder)
         for kind in kinds:
+            folder = Path(temporary) / kind
+            start = search(
+                cells, seed, folder, n_populations=N_NAMED if kind == UNLABELLED and cells.places is None else None
+            )
             options = replace(start.options, label_keys=(LABEL_KEY,) if kind == LABELLED else ())
             names = read_names(folder / "reference.h5ad", start.data, options)
             named = name_found(names, start.data, start.found.populations.labels, folder / "run", seed=seed)
             bundle = pipeline._teach_student(
-                start.data,
-                start.found,
-                (names, named),
-                options=options,
-                name=kind,
-                progress=TrainProgress(),
+                start.data, start.found, (names, named), options=options, name=kind, progress=TrainProgress()
             )
-            write_bundle(bundle, folder / kind)
-            model = load(folder / kind)
+            write_bundle(bundle, folder / "bundle")
+            model = load(folder / "bundle")
             learned[kind] = Learned(model, None if kind == LABELLED else name_by_majority(model, cells))
     return learned
 
@@ -115,17 +116,20 @@ def name_by_majority(model: Model, cells: Transfer) -> dict[str, str]:
 
     from scrcl_infer import AssignOptions
 
-    found = model.assign(make_adata(cells.counts, cells.genes), options=AssignOptions(reject=False))
+    own_cells = make_adata(cells.counts, cells.genes, cells.places)
+    found = model.assign(own_cells, options=AssignOptions(reject=False))
     own = pd.DataFrame({"population": found.population, "label": cells.labels})
     names: dict[str, str] = own.groupby("population")["label"].agg(lambda x: x.value_counts().index[0]).to_dict()
     return names
 
 
-def make_adata(counts: sp.csr_matrix, genes: NDArray[np.object_]) -> Any:  # noqa: ANN401 - an AnnData, untyped
-    """Return an AnnData with cells named c0, c1, ..."""
+def make_adata(counts: sp.csr_matrix, genes: NDArray[np.object_], places: NDArray[np.float64] | None = None) -> Any:  # noqa: ANN401 - an AnnData, untyped
+    """Return an AnnData with cells named c0, c1, ..., and the places of spots."""
     import anndata
     import pandas as pd
 
     adata = anndata.AnnData(counts.copy(), obs=pd.DataFrame(index=[f"c{i}" for i in range(counts.shape[0])]))
     adata.var_names = genes.astype(str)
+    if places is not None:
+        adata.obsm["spatial"] = places
     return adata

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.sparse as sp
@@ -29,6 +29,10 @@ class Transfer:
     """Types that both sides have."""
     is_log: bool
     fingerprint: str
+    places: NDArray[np.float64] | None = None
+    """(n, 2) of the reference's spots, for pairs of tissue sections."""
+    query_places: NDArray[np.float64] | None = None
+    """(m, 2)"""
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,14 @@ class Pair:
     label_map: tuple[tuple[str, str], ...] = ()
     """Reference label -> label of the query's vocabulary."""
     is_log: bool = False
+    sections: bool = field(default=False, repr=False)
+    """Tissue sections, whose spots come with their places."""
 
     def key(self) -> dict[str, str]:
         """Return what of the data decides an answer."""
         folder = data_folder()
         prints = [fingerprint(folder / f"{item.name}.h5ad") for item in (self.reference, self.query)]
-        return {"data": "+".join(prints), "pair": repr(self)}
+        return {"data": "+".join(prints), "pair": repr(self)} | ({"places": "seen"} if self.sections else {})
 
     def load(self) -> LabelledTransfer:
         """Read both sides."""
@@ -81,6 +87,8 @@ class Pair:
             len(shared),
             self.is_log,
             "+".join([self.key()["data"], self.name]),
+            _places(first, rows) if self.sections else None,
+            _places(second, others) if self.sections else None,
         )
         return LabelledTransfer(cells, second.labels[others])
 
@@ -91,8 +99,16 @@ def _side(data: Labelled, rows: NDArray[np.int64]) -> tuple[sp.csr_matrix, NDArr
     return sp.csr_matrix(data.cells.counts[rows][:, keep]), data.cells.genes[keep]
 
 
+def _places(data: Labelled, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    if data.cells.spatial is None:
+        msg = f"{data.cells.name} has no obsm['spatial']; a pair of tissue sections needs the places of the spots."
+        raise InputError(msg)
+    return data.cells.spatial[rows]
+
+
 LUNG_1, LUNG_3, KANG = DataSet("MCA_Lung1"), DataSet("MCA_Lung3"), DataSet("Kang_PBMC_8k", batch_key="sample_id")
 BARON, PANC8 = DataSet("Baron_mouse", batch_key="batch"), DataSet("panc8_small", batch_key="tech")
+SECTION_1, SECTION_2 = DataSet("DLPFC_151673"), DataSet("DLPFC_151674")
 PBMC_TO_SORTED = (
     ("B", "B cells"),
     ("Naive CD4 T", "CD4 T cells"),
@@ -100,6 +116,8 @@ PBMC_TO_SORTED = (
     ("CD8 T", "CD8 T cells"),
 )
 
+PLACES_UNSEEN = "DLPFC 151673 to 151674, places unseen"
+"""The same cells as the pair before, for which ours is not told where the spots lie either."""
 PAIRS = (
     Pair("lung 1 to 3", LUNG_1, LUNG_3),
     Pair("lung 3 to 1", LUNG_3, LUNG_1),
@@ -113,7 +131,8 @@ PAIRS = (
         for tech in ("celseq", "celseq2", "fluidigmc1", "indrop", "smartseq2")
     ),
     Pair("Xin to Wang (log)", DataSet("Xin_pancreas674_lognorm"), DataSet("Wang_pancreas501_lognorm"), is_log=True),
-    Pair("DLPFC 151673 to 151674", DataSet("DLPFC_151673"), DataSet("DLPFC_151674")),
+    Pair("DLPFC 151673 to 151674", SECTION_1, SECTION_2, sections=True),
+    Pair(PLACES_UNSEEN, SECTION_1, SECTION_2),
 )
 
 

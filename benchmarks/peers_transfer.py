@@ -24,7 +24,7 @@ from benchmarks.learners import (
     learn_nearest,
 )
 from benchmarks.methods import Column, Method, Outcome
-from benchmarks.ours_transfer import LABELLED, UNLABELLED, learn_ours
+from benchmarks.ours_transfer import LABELLED, N_NAMED, UNLABELLED, learn_ours
 from benchmarks.pairs import Transfer
 from benchmarks.scvi_env import HOW, SCANVI, SCANVI_SETTINGS, SMALL_PAIRS, answer_scanvi
 
@@ -38,11 +38,11 @@ Learn = Callable[[Reference, NDArray[np.object_], int], Ask]
 
 def query_of(cells: Transfer) -> Query:
     """Return the query of a pair."""
-    return Query(cells.query_counts, cells.query_genes)
+    return Query(cells.query_counts, cells.query_genes, cells.query_places)
 
 
 def run_ours(prepared: None, cells: Transfer, seed: int) -> Outcome:
-    """Train with and without labels from one search, and assign the query."""
+    """Train with and without labels, and assign the query."""
     learned = learn_ours(cells, seed)
     return Outcome({kind: one.answer(query_of(cells)) for kind, one in learned.items()})
 
@@ -73,6 +73,7 @@ OURS = Method(
     lambda cells: None,
     run_ours,
     version=hash_deciding_code(),
+    settings={"named": N_NAMED},
     packages=OURS_PACKAGES,
     needs=("torch", "onnxscript"),
 )
