@@ -66,7 +66,8 @@ def prepare(cells: Cells) -> Prepared:
         msg = "the default preset makes components"
         raise AssertionError(msg)
     scores = full.components.scores
-    components = Components(scores, full.components.loadings, np.ones(scores.shape[1], dtype=np.float32))
+    everything = np.ones(scores.shape[1], dtype=np.float32)
+    components = Components(scores, full.components.loadings, everything, full.components.noise)
     inputs, genes = _refine(components, config.graph)
     neighbors = _neighbors(components, config.graph, seed=0)
     plain = dataclasses.replace(
