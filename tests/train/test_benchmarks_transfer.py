@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from benchmarks import robustness
 from benchmarks.code import hash_deciding_code, trace_modules
 from benchmarks.conditions import CONDITIONS, Condition
+from benchmarks.datasets import DataSet
 from benchmarks.distillation import VARIANTS, answer_student, make_variants
 from benchmarks.exchange import Query
 from benchmarks.learners import choose_genes, learn_logistic, learn_nearest, log_expression
 from benchmarks.methods import Column, Method, Outcome
-from benchmarks.ours_transfer import Learned, Search, name_by_majority
-from benchmarks.pairs import Transfer
+from benchmarks.ours_transfer import Learned, Search, make_adata, name_by_majority
+from benchmarks.pairs import PLACES_UNSEEN, Pair, Transfer
 from benchmarks.runner import Plan, Results
 from benchmarks.table import Table, format_table, scores_of
 from benchmarks.transfer import make_table, score
@@ -183,6 +184,41 @@ def test_the_differences_of_the_means_are_printed() -> None:
     assert "- ours less peer: accuracy +0.150, macro-F1 +0.150" in format_table(table)
     assert scores_of(table, "ours", "toy", "calibration_error") == []
     assert "| toy (3 shared types) | - | - |" in format_table(table)
+
+
+@dataclass(frozen=True)
+class Named(Toy):
+    """Two rows of the same spots."""
+
+
+def test_spots_without_their_places_count_in_a_mean_of_their_own() -> None:
+    seen = PLACES_UNSEEN.partition(",")[0]
+    scores = {"toy": 0.9, seen: 0.7, PLACES_UNSEEN: 0.5}
+    method = Method("ours", (Column("ours", "ours", "given", is_ours=True),), lambda _: None, lambda *_: Outcome({}))
+    calls = {
+        ("ours", name, 0): {"columns": {"ours": {"macro_f1": value}}, "seconds": 1.0, "prepare_seconds": 0.0}
+        for name, value in scores.items()
+    }
+    text = format_table(
+        make_table(Plan("transfer", (method,), tuple(Named(name) for name in scores), (0,)), Results(calls), {})
+    )
+    assert "| **mean of all** | **0.800" in text
+    assert "| **mean of all, places unseen** | **0.700" in text
+
+
+def test_only_pairs_of_sections_show_where_spots_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells, labels = make_pair()
+    places = RNG.normal(size=(len(labels), 2))
+    for name in ("one", "two"):
+        adata = make_adata(cells.counts, cells.genes, places)
+        adata.obs["cell_type1"] = labels.astype(str)
+        adata.write_h5ad(tmp_path / f"{name}.h5ad")
+    monkeypatch.setenv("SCRCL_DATA", str(tmp_path))
+    told, untold = (Pair("p", DataSet("one"), DataSet("two"), sections=sections) for sections in (True, False))
+    np.testing.assert_array_equal(told.load().cells.places, places)
+    np.testing.assert_array_equal(told.load().cells.query_places, places)
+    assert untold.load().cells.places is None
+    assert told.key() != untold.key(), "an answer of one must not be taken for the other's"
 
 
 def small_search(n: int = 60) -> tuple[Search, NDArray[np.object_], sp.csr_matrix]:
