@@ -28,95 +28,45 @@ ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="OMP thread
 OutputOption = Annotated[Path | None, typer.Option("--output", help="Folder of the tables [benchmarks/results].")]
 
 
-@app.command()
-def clustering(  # noqa: PLR0917 - options
-    sets: SetsOption = "all",
-    seeds: SeedsOption = 5,
-    methods: MethodsOption = "all",
-    jobs: JobsOption = 1,
-    threads: ThreadsOption = 1,
-    output: OutputOption = None,
-) -> None:
-    """Cluster the labelled scRNA-seq sets with every method; print and save the table."""
-    run_benchmark("clustering", sets, tuple(range(seeds)), methods, (jobs, threads), output)
+BENCHMARKS = {
+    "clustering": (5, "Cluster the labelled scRNA-seq sets with every method; print and save the table."),
+    "ablation": (
+        5,
+        "Cluster the labelled scRNA-seq sets with one part taken out of the method at a time; print and save the table.",
+    ),
+    "spatial": (5, "Find the domains of the tissue sections with every method; print and save the table."),
+    "transfer": (5, "Train on one batch, map another, with every method; print and save the table."),
+    "robustness": (
+        2,
+        "Train once, map the query with fewer counts and fewer genes; print and save the table, draw the curves.",
+    ),
+    "distillation": (
+        3,
+        "Compare the shipped student with ones that lack the teacher or the changed cells; print and save the table.",
+    ),
+    "unknown": (1, "Leave a type out of training and tell its cells from known ones; print and save the table."),
+}
+"""Name -> seeds unless asked otherwise, and what it does."""
 
 
-@app.command()
-def ablation(  # noqa: PLR0917 - options
-    sets: SetsOption = "all",
-    seeds: SeedsOption = 5,
-    methods: MethodsOption = "all",
-    jobs: JobsOption = 1,
-    threads: ThreadsOption = 1,
-    output: OutputOption = None,
-) -> None:
-    """Cluster the labelled scRNA-seq sets with one part of the method taken out at a time; print and save the table."""
-    run_benchmark("ablation", sets, tuple(range(seeds)), methods, (jobs, threads), output)
+def make_command(name: str, n_seeds: int) -> Callable[..., None]:
+    """Return the command of one benchmark."""
+
+    def command(  # noqa: PLR0917 - options
+        sets: SetsOption = "all",
+        seeds: SeedsOption = n_seeds,
+        methods: MethodsOption = "all",
+        jobs: JobsOption = 1,
+        threads: ThreadsOption = 1,
+        output: OutputOption = None,
+    ) -> None:
+        run_benchmark(name, sets, tuple(range(seeds)), methods, (jobs, threads), output)
+
+    return command
 
 
-@app.command()
-def spatial(  # noqa: PLR0917 - options
-    sets: SetsOption = "all",
-    seeds: SeedsOption = 5,
-    methods: MethodsOption = "all",
-    jobs: JobsOption = 1,
-    threads: ThreadsOption = 1,
-    output: OutputOption = None,
-) -> None:
-    """Find the domains of the tissue sections with every method; print and save the table."""
-    run_benchmark("spatial", sets, tuple(range(seeds)), methods, (jobs, threads), output)
-
-
-@app.command()
-def transfer(  # noqa: PLR0917 - options
-    sets: SetsOption = "all",
-    seeds: SeedsOption = 5,
-    methods: MethodsOption = "all",
-    jobs: JobsOption = 1,
-    threads: ThreadsOption = 1,
-    output: OutputOption = None,
-) -> None:
-    """Train on one batch, map another, with every method; print and save the table."""
-    run_benchmark("transfer", sets, tuple(range(seeds)), methods, (jobs, threads), output)
-
-
-@app.command()
-def robustness(  # noqa: PLR0917 - options
-    sets: SetsOption = "all",
-    seeds: SeedsOption = 2,
-    methods: MethodsOption = "all",
-    jobs: JobsOption = 1,
-    threads: ThreadsOption = 1,
-    output: OutputOption = None,
-) -> None:
-    """Train once, map the query with fewer counts and fewer genes; print and save the table, draw the curves."""
-    run_benchmark("robustness", sets, tuple(range(seeds)), methods, (jobs, threads), output)
-
-
-@app.command()
-def distillation(  # noqa: PLR0917 - options
-    sets: SetsOption = "all",
-    seeds: SeedsOption = 3,
-    methods: MethodsOption = "all",
-    jobs: JobsOption = 1,
-    threads: ThreadsOption = 1,
-    output: OutputOption = None,
-) -> None:
-    """Compare the shipped student with ones that lack the teacher or the changed cells; print and save the table."""
-    run_benchmark("distillation", sets, tuple(range(seeds)), methods, (jobs, threads), output)
-
-
-@app.command()
-def unknown(  # noqa: PLR0917 - options
-    sets: SetsOption = "all",
-    seeds: SeedsOption = 1,
-    methods: MethodsOption = "all",
-    jobs: JobsOption = 1,
-    threads: ThreadsOption = 1,
-    output: OutputOption = None,
-) -> None:
-    """Leave a type out of training and tell its cells from known ones; print and save the table."""
-    run_benchmark("unknown", sets, tuple(range(seeds)), methods, (jobs, threads), output)
+for _name, (_seeds, _help) in BENCHMARKS.items():
+    app.command(_name, help=_help)(make_command(_name, _seeds))
 
 
 def run_benchmark(  # noqa: PLR0917 - one argument per option of the commands
