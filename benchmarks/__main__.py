@@ -32,7 +32,7 @@ BENCHMARKS = {
     "clustering": (5, "Cluster the labelled scRNA-seq sets with every method; print and save the table."),
     "ablation": (
         5,
-        "Cluster the labelled scRNA-seq sets with one part taken out of the method at a time; print and save the table.",
+        "Cluster the labelled scRNA-seq sets with one part at a time taken out; print and save the table.",
     ),
     "spatial": (5, "Find the domains of the tissue sections with every method; print and save the table."),
     "transfer": (5, "Train on one batch, map another, with every method; print and save the table."),
