@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,7 +37,16 @@ def evaluate_cli(
     scores = evaluate_file(data, labels, prefix=prefix)
     if reliability is not None:
         _draw(scores, reliability)
-    typer.echo(json.dumps(scores, indent=2))
+    typer.echo(json.dumps(_without_nan(scores), indent=2, allow_nan=False))
+
+
+def _without_nan(value: object) -> object:
+    """Return scores with null where there is no number, e.g. for bins without cells: JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _draw(scores: dict[str, Any], picture: Path) -> None:

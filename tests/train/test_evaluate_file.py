@@ -50,6 +50,24 @@ def test_the_command_prints_json_alone(annotated: Path, capsys: pytest.CaptureFi
     assert set(json.loads(capsys.readouterr().out)) == {"populations", "types"}
 
 
+def test_a_bin_without_cells_is_null_in_the_json(
+    tmp_path: Path, annotated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import anndata as ad
+
+    adata = ad.read_h5ad(annotated)
+    adata.obs["scrcl_confidence"] = np.float32(0.9)
+    adata.write_h5ad(tmp_path / "sure.h5ad")
+    evaluate_cli(tmp_path / "sure.h5ad", "cell_type", prefix="scrcl_")
+
+    def refuse(constant: str) -> None:
+        pytest.fail(f"{constant} is no JSON")
+
+    rows = json.loads(capsys.readouterr().out, parse_constant=refuse)["types"]["reliability"]
+    assert [row["accuracy"] is None for row in rows] == [row["n_cells"] == 0 for row in rows]
+    assert sum(row["n_cells"] > 0 for row in rows) == 1
+
+
 def test_a_file_without_answers_is_refused(tmp_path: Path, simulated: AnnData) -> None:
     path = tmp_path / "plain.h5ad"
     simulated.write_h5ad(path)
