@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +16,18 @@ from scrcl_infer.h5ad import H5ad
 from scrcl_infer.spatial import Spots, find_nearest, read_spots
 from scrcl_train.figures import DPI, choose_colours, order_names
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 ENDINGS = (".png", ".pdf", ".svg")
 PANEL = 5.0
 """Inches of a picture's longer side."""
 FILL = 0.8
 """Diameter of a dot, as a share of the distance between neighbouring spots."""
 GREY = (0.8, 0.8, 0.8, 1.0)
+COLOUR_MAP = "viridis"
+"""Of columns of fractions."""
 
 
 def draw_tissue_file(
@@ -57,7 +64,7 @@ def draw_tissue_file(
             msg = f"{h5ad} holds no spots. Give a file with some."
             raise InputError(msg)
         spots = read_spots(source, section_key=section_key)
-        groups = {key: np.array([_name(value) for value in source.obs_column(key)], dtype=object) for key in columns}
+        groups = {key: _groups(source.obs_column(key)) for key in columns}
         names = (
             None if section_key is None else np.array([str(v) for v in source.obs_column(section_key)], dtype=object)
         )
@@ -67,7 +74,7 @@ def draw_tissue_file(
 
 
 def draw_tissue(
-    spots: Spots, groups: Mapping[str, NDArray[np.object_]], path: Path, *, titles: Mapping[int, str] | None = None
+    spots: Spots, groups: Mapping[str, NDArray[Any]], path: Path, *, titles: Mapping[int, str] | None = None
 ) -> None:
     """Draw each section once per grouping; y grows downwards, as in the image that Visium places belong to.
 
@@ -76,7 +83,7 @@ def draw_tissue(
     spots
         Where the n spots lie; of three coordinates the first two are drawn.
     groups
-        Title -> (n,) group of each spot; 'unknown' is grey.
+        Title -> (n,) group of each spot, 'unknown' in grey; or (n,) fractions such as confidences, with a colour bar.
     path
         The picture.
     titles
@@ -89,22 +96,46 @@ def draw_tissue(
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(sections), len(groups), squeeze=False)
     for column, (title, values) in enumerate(groups.items()):
-        named = order_names(set(values) - {UNKNOWN})
-        colours = dict(zip(named, choose_colours(len(named)), strict=True)) | {UNKNOWN: GREY}
+        colours = _colour(values, figure, axes[:, column].tolist())
         for row, number in enumerate(sections):
             axis, own = axes[row, column], spots.section == number
             places = spots.places[own, :2]
             diameter = FILL * _spacing(places) * PANEL * 0.85 * 72 / max(float(np.ptp(places, axis=0).max()), 1e-9)
-            axis.scatter(*places.T, s=min(diameter, 20) ** 2, color=[colours[v] for v in values[own]], linewidths=0)
+            axis.scatter(*places.T, s=min(diameter, 20) ** 2, color=colours[own], linewidths=0)
             axis.set(
                 aspect="equal", xticks=[], yticks=[], title=f"{title}  {(titles or {}).get(int(number), '')}".strip()
             )
             axis.invert_yaxis()
-        shown = [name for name in (*named, UNKNOWN) if name in set(values)]
-        for name in shown:
-            axes[0, column].scatter([], [], color=colours[name], label=name, s=30)
-        axes[0, column].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
     figure.savefig(path, dpi=DPI, metadata={"Software": None} if path.suffix == ".png" else None)
+
+
+def _colour(values: NDArray[Any], figure: Figure, axes: list[Axes]) -> NDArray[np.float64]:
+    """Return each spot's colour (n, 4), and put the key of the colours beside the column of panels."""
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize, to_rgba
+
+    if values.dtype.kind == "f":
+        there = np.isfinite(values)
+        mappable = ScalarMappable(Normalize(*np.quantile(values[there], [0, 1])) if there.any() else None, COLOUR_MAP)
+        figure.colorbar(mappable, ax=axes, shrink=0.6)
+        colours = np.tile(np.array(GREY), (len(values), 1))
+        colours[there] = colormaps[COLOUR_MAP](mappable.norm(values[there]))
+        return colours
+    named = order_names(set(values) - {UNKNOWN})
+    table = {name: to_rgba(colour) for name, colour in zip(named, choose_colours(len(named)), strict=True)}
+    table[UNKNOWN] = GREY
+    for name in (name for name in (*named, UNKNOWN) if name in set(values)):
+        axes[0].scatter([], [], color=[table[name]], label=name, s=30)
+    axes[0].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
+    return np.array([table[value] for value in values], dtype=np.float64)
+
+
+def _groups(values: NDArray[Any]) -> NDArray[Any]:
+    """Fractions as they are; everything else as names, also whole numbers, which are clusters more often than not."""
+    if values.dtype.kind == "f" and np.any(values[np.isfinite(values)] % 1):
+        return values.astype(np.float64)
+    return np.array([_name(value) for value in values], dtype=object)
 
 
 def _spacing(places: NDArray[np.float64]) -> float:

@@ -62,6 +62,21 @@ def test_a_lone_spot_is_drawn(tmp_path: Path) -> None:
     assert "<svg" in (tmp_path / "lone.svg").read_text()
 
 
+def test_fractions_get_a_colour_bar_instead_of_a_name_each(found: Path, tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    adata = ad.read_h5ad(found)
+    adata.obs["scrcl_confidence"] = np.linspace(0, 1, adata.n_obs, dtype=np.float32)
+    adata.obs.loc[adata.obs_names[0], "scrcl_confidence"] = np.nan
+    adata.write_h5ad(tmp_path / "sure.h5ad")
+    columns = ["layer", "scrcl_confidence"]
+    drawn = draw_tissue_file(tmp_path / "sure.h5ad", tmp_path / "sure.png", columns=columns, section_key="slice")
+    assert size(drawn) == (1725, 1500)
+    colours = np.unique(imread(drawn)[:, 900:, :3].reshape(-1, 3), axis=0)
+    ends = np.array([[0.267, 0.005, 0.329], [0.993, 0.906, 0.144], [0.8, 0.8, 0.8]])  # of viridis, and grey
+    assert all(np.abs(colours - end).max(axis=1).min() < 0.03 for end in ends)
+
+
 def test_what_cannot_be_drawn_is_refused(found: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"must end in one of \.png"):
         draw_tissue_file(found, tmp_path / "out.gif", columns=["layer"])
