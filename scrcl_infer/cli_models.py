@@ -72,7 +72,7 @@ def show_cli(model: ModelArgument, as_json: JsonOption = False) -> None:
     if as_json:
         _print_json(manifest.to_dict() | {"path": str(folder), "sha256": bundle_sha256(folder)})
         return
-    origin, spec = manifest.provenance, manifest.encoder
+    origin, spec, spatial = manifest.provenance, manifest.encoder, manifest.spatial
     probability = f"cells of a probability below {manifest.calibration.threshold:.3g}"
     rejects = probability if bundle.rejection is None else "strange cells"
     lines = [
@@ -84,6 +84,11 @@ def show_cli(model: ModelArgument, as_json: JsonOption = False) -> None:
         f"genes        {len(manifest.genes.names)}, refused below {manifest.genes.min_overlap:.0%} of the evidence",
         f"populations  {spec.n_populations}",
         f"types        {len(manifest.cell_types)}: {', '.join(t.name for t in manifest.cell_types)}",
+        *(
+            [f"spatial      needs obsm['spatial']; averages over the {spatial.n_neighbors} nearest spots"]
+            if spatial
+            else []
+        ),
         *(f"level        {level.key}: {', '.join(sorted(set(level.names)))}" for level in manifest.levels),
         f"rejects      {rejects}; {manifest.calibration.kept_fraction:.1%} of held-out training cells are kept",
         f"trained on   {origin.data_name}: {origin.n_cells} cells, preset {origin.preset}, seed {origin.seed}",

@@ -37,7 +37,7 @@ def _head(manifest: Manifest) -> str:
             f"# {manifest.name}",
             "",
             "Maps each cell's raw counts to an embedding, a population, a type with a probability, and a place on the",
-            "map of the training cells. Each cell is answered on its own.",
+            "map of the training cells. " + _how(manifest),
             "",
             f"- Trained on: {origin.data_name}, {origin.n_cells:,} cells, {origin.n_genes:,} genes in the file",
             f"- Species: {species}",
@@ -50,6 +50,18 @@ def _head(manifest: Manifest) -> str:
             f"scrcl-assign new.h5ad --model {manifest.name} -o annotated.h5ad",
             "```",
         ]
+    )
+
+
+def _how(manifest: Manifest) -> str:
+    """Say what an answer rests on: a cell alone, or a spot and its neighbours."""
+    spatial = manifest.spatial
+    if spatial is None:
+        return "Each cell is answered on its own."
+    return (
+        "Cells are spots of tissue sections: their expression is first averaged over\nneighbours "
+        f"({spatial.n_steps} steps over the {spatial.n_neighbors} nearest), so the input needs the places of the spots "
+        "in\n`obsm['spatial']`, and `--section OBS_KEY` where it holds several sections."
     )
 
 

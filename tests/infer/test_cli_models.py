@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from scrcl_infer import catalog
-from scrcl_infer.bundle import bundle_sha256
+from scrcl_infer.bundle import bundle_sha256, write_bundle
 from scrcl_infer.cli_models import main
-from scrcl_infer.contract import FILES
+from scrcl_infer.contract import FILES, SpatialSpec
+from tests.make_bundle import tiny_bundle
 
 V1 = Path(__file__).parents[1] / "data" / "bundles" / "v1"
 Run = tuple[int, str, str]
@@ -90,6 +91,14 @@ def test_show(shell: Shell) -> None:
     assert bundle_sha256(shell.models / "good") in out
     assert "type A, type B, type C, type D" in out
     assert out.endswith((V1 / FILES.card).read_text())
+
+
+def test_show_says_that_a_spatial_model_needs_places(shell: Shell) -> None:
+    write_bundle(tiny_bundle(spatial=SpatialSpec(n_neighbors=6, n_steps=5)), shell.models / "tissue")
+    code, out, _ = shell("show", "tissue")
+    assert code == 0
+    assert "spatial      needs obsm['spatial']; averages over the 6 nearest spots" in out
+    assert "obsm['spatial']" not in shell("show", "good")[1]
 
 
 def test_show_as_json(shell: Shell) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from scrcl_infer.card_tables import MAX_ROWS
-from scrcl_infer.contract import Calibration, Manifest, Population
+from scrcl_infer.contract import Calibration, Manifest, Population, SpatialSpec
 from scrcl_train.card import write_card
 from tests.student_case import make_small_bundle
 
@@ -62,6 +62,14 @@ def test_without_labels_there_is_no_table_of_types() -> None:
 def test_it_says_when_nothing_could_be_held_out(manifest: Manifest) -> None:
     card = write_card(replace(manifest, calibration=Calibration(1.0, 0.0, 1.0)))
     assert "Nothing could be held out" in card
+
+
+def test_a_spatial_model_is_not_said_to_answer_each_cell_on_its_own(manifest: Manifest) -> None:
+    assert "on its own" in write_card(manifest)
+    card = write_card(replace(manifest, spatial=SpatialSpec(n_neighbors=6, n_steps=5))).replace("\n", " ")
+    assert "on its own" not in card
+    assert "5 steps over the 6 nearest" in card
+    assert "`obsm['spatial']`" in card
 
 
 def test_notes_stand_before_the_limits(manifest: Manifest) -> None:
