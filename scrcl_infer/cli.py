@@ -39,7 +39,7 @@ Exit codes: 0 done, 2 wrong usage, 3 input, 4 too few genes in common,
 """
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-WIDE = {"max_content_width": 110}
+WIDE = {"max_content_width": 110, "help_option_names": ["-h", "--help"]}
 
 
 class InputStateChoice(StrEnum):

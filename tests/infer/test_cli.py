@@ -200,8 +200,9 @@ def test_version_is_one_line(run: Run) -> None:
     assert out.split()[0] == "scrcl-assign"
 
 
-def test_help_teaches_with_examples(run: Run) -> None:
-    code, out, _ = run("--help")
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_teaches_with_examples(run: Run, option: str) -> None:
+    code, out, _ = run(option)
     assert code == 0
     assert "scrcl-assign new.h5ad > types.tsv" in out
     assert "Exit codes" in out

@@ -168,8 +168,10 @@ def test_wrong_usage_is_2(arguments: list[str], shell: Shell) -> None:
     assert "Usage: scrcl-models" in err
 
 
-def test_help_names_the_commands(shell: Shell) -> None:
-    code, out, _ = shell("--help")
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_names_the_commands(shell: Shell, option: str) -> None:
+    assert shell("show", option)[0] == 0
+    code, out, _ = shell(option)
     assert code == 0
     assert all(command in out for command in ("list", "show", "verify", "name"))
 
