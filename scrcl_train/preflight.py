@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from pathlib import Path
 
 from scrcl_infer.atomic import check_path
 from scrcl_infer.bundle import check_folder
-from scrcl_infer.errors import InputError, TrainingError
+from scrcl_infer.errors import InputError, OutputError, TrainingError
+from scrcl_infer.gene_names import PLACEHOLDER
 from scrcl_infer.h5ad import H5ad
 from scrcl_train.checkpoint import RUN_FILES
+from scrcl_train.data import ID_COLUMNS, SYMBOL_COLUMNS
 from scrcl_train.device import choose_device
 from scrcl_train.names import check_names
 from scrcl_train.options import TrainOptions
 
 logger = logging.getLogger(__name__)
+MOSTLY = 0.9
+"""Share of the genes' names from which on they are taken to be numbers."""
 
 
 def check_run(path: Path, folder: Path, options: TrainOptions) -> Path:
@@ -34,10 +39,11 @@ def check_run(path: Path, folder: Path, options: TrainOptions) -> Path:
     Raises
     ------
     InputError
-        An input file is not there, the training data is no `.h5ad`, the table or the notes are no text, or names are
-        asked for in a way that cannot be followed.
+        An input file is not there, the training data is no `.h5ad` or has no cells, its genes go by numbers though
+        their names are known, the table or the notes are no text, or names are asked for in a way that cannot be
+        followed.
     OutputError
-        The bundle or the `.h5ad` copy must not be written there.
+        The bundle or the `.h5ad` copy must not, or the bundle cannot, be written there.
     TrainingError
         The run folder holds another run, the device is not there, or there are fewer cells than populations asked for.
     """
@@ -49,13 +55,19 @@ def check_run(path: Path, folder: Path, options: TrainOptions) -> Path:
         if text is not None:
             _check_text(text)
     with H5ad(path) as source:
+        if source.n_cells == 0:
+            msg = f"{path} holds no cells. Give a file with some."
+            raise InputError(msg)
         check_number(options.n_populations, source.n_cells)
+        _check_genes(source)
     check_names(options)
     check_folder(folder, force=options.force)
     if options.write_h5ad is not None:
         check_path(options.write_h5ad, force=options.force, inputs=(path,))
     choose_device(options.device)
     run_dir = options.run_dir or folder.with_name(folder.name + ".run")
+    for written in (folder, run_dir):
+        _check_writable(written)
     held = (run_dir / RUN_FILES.settings).exists()
     if options.resume and not held:
         logger.warning("There is nothing to resume in %s: starting from the first epoch.", run_dir)
@@ -81,6 +93,40 @@ def check_number(n_populations: int | None, n_cells: int) -> None:
     if n_populations is not None and n_populations > n_cells:
         msg = f"{n_populations} populations were asked for; with {n_cells} cells there must be 1 to {n_cells}."
         raise TrainingError(msg)
+
+
+def _check_genes(source: H5ad) -> None:
+    """Refuse genes that go by numbers where a column has their names; warn where none has.
+
+    Such a model would meet other files by those numbers, whatever genes they stand for there.
+    """
+    names = [str(name) for name in source.var_names()]
+    numbers = [name for name in names if PLACEHOLDER.match(name)]
+    if not names or len(numbers) < MOSTLY * len(names):
+        return
+    listed = ", ".join(repr(name) for name in numbers[:3])
+    known = next((key for key in (*SYMBOL_COLUMNS, *ID_COLUMNS) if key in source.var_keys()), None)
+    if known is not None:
+        msg = (
+            f"var names the genes by numbers ({listed}, ...) and has their names in '{known}'. The model would know "
+            f"the numbers only. Make the names the index, e.g. adata.var_names = adata.var['{known}'].astype(str)."
+        )
+        raise InputError(msg)
+    logger.warning(
+        "The genes are named by numbers (%s, ...): the model is of use only for files that number their genes alike.",
+        listed,
+    )
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be made, or written to, without leaving anything there."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
+    try:
+        with tempfile.TemporaryDirectory(dir=there, prefix=".scrcl-"):
+            pass
+    except OSError as error:
+        msg = f"Cannot write {folder}: {error.strerror or error} (in {there}). Choose another place."
+        raise OutputError(msg) from error
 
 
 def _check_text(path: Path) -> None:

@@ -68,3 +68,38 @@ def test_what_is_no_h5ad_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cells.h5ad").write_text("cells")
     with pytest.raises(InputError, match="not an HDF5 file"):
         check_run(tmp_path / "cells.h5ad", tmp_path / "model", TrainOptions())
+
+
+def test_a_file_without_cells_is_refused(tmp_path: Path, simulated: AnnData) -> None:
+    simulated[:0].copy().write_h5ad(tmp_path / "none.h5ad")
+    with pytest.raises(InputError, match="holds no cells"):
+        check_run(tmp_path / "none.h5ad", tmp_path / "model", TrainOptions())
+
+
+@pytest.mark.parametrize("names", ["{}", "g{}", "gene_{}"])
+def test_numbers_for_names_are_refused_where_names_are_known(
+    tmp_path: Path, simulated: AnnData, caplog: pytest.LogCaptureFixture, names: str
+) -> None:
+    adata = simulated[:60].copy()
+    symbols = list(adata.var_names)
+    adata.var_names = [names.format(i) for i in range(adata.n_vars)]
+    adata.var = adata.var.iloc[:, :0]
+    adata.write_h5ad(tmp_path / "numbers.h5ad")
+    check_run(tmp_path / "numbers.h5ad", tmp_path / "model", TrainOptions())
+    assert "named by numbers" in caplog.text
+    adata.var["gene_symbol"] = symbols
+    adata.write_h5ad(tmp_path / "both.h5ad")
+    with pytest.raises(InputError, match=r"has their names in 'gene_symbol'.*adata\.var_names = "):
+        check_run(tmp_path / "both.h5ad", tmp_path / "model", TrainOptions())
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    # Whoever runs the tests may be allowed to write anywhere.
+    monkeypatch.setattr("tempfile.TemporaryDirectory", refuse)
+    with pytest.raises(OutputError, match="Permission denied"):
+        check_run(cells, tmp_path / "new" / "model", TrainOptions())
