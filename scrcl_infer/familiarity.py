@@ -12,11 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrcl_infer.contract import UNKNOWN, Manifest
+from scrcl_infer.gene_names import FISH
+from scrcl_infer.genes import ANY_CASE_OVERLAP
 from scrcl_infer.record import Record
 from scrcl_infer.result import AssignedBlock, GeneReport
 
 MANY_STRANGE = 0.5
 """Share of strange cells from which on a file is doubted; known data give about 0.05."""
+UNSURE = 0.5
+"""Mean confidence below which a file is doubted: such answers are wrong more often than right."""
+SPELLED_ALIKE = {
+    "Rattus norvegicus": "Mus musculus", "Macaca mulatta": "Homo sapiens", "Macaca fascicularis": "Homo sapiens",
+    "Sus scrofa": "Homo sapiens", "Gallus gallus": "Homo sapiens",
+}  # fmt: skip
+"""Species whose symbols are taken for those of another, as only their case is looked at."""
 _EDGES = np.linspace(-50, 200, 1001)
 """Of the histogram of strangeness, so that its median can be told in constant memory."""
 
@@ -62,7 +71,14 @@ class FamiliarityTally:
         return Familiarity(share, median, genes.weighted_overlap, genes.species, genes.model_species)
 
 
-def doubt(found: Familiarity, manifest: Manifest, genes: GeneReport, *, unknown_share: float) -> list[str]:
+def doubt(
+    found: Familiarity,
+    manifest: Manifest,
+    genes: GeneReport,
+    *,
+    unknown_share: float,
+    mean_confidence: float | None = None,
+) -> list[str]:
     """Return warnings: that the cells do not look like the model's data, or that genes of weight are missing.
 
     Parameters
@@ -75,6 +91,9 @@ def doubt(found: Familiarity, manifest: Manifest, genes: GeneReport, *, unknown_
         How the query's genes met the model's.
     unknown_share
         Share of the cells that were called unknown; stands in for strangeness where the model measures none.
+    mean_confidence
+        Of the cells with counts. Cells that show few of the model's genes look like any cell that shows as few, so that
+        strangeness may not tell them; the encoder's doubt does.
     """
     reasons = []
     share = unknown_share if found.strange_share is None else found.strange_share
@@ -82,7 +101,9 @@ def doubt(found: Familiarity, manifest: Manifest, genes: GeneReport, *, unknown_
         reasons.append(f"{share:.0%} of the cells are unknown to it, where its own kind of data give about 5%")
         if found.median_strangeness is not None and found.median_strangeness > 0:
             reasons.append(f"their median strangeness is {found.median_strangeness:.3g}, where known cells lie below 0")
-    if UNKNOWN not in (found.species, found.model_species) and found.species != found.model_species:
+    if mean_confidence is not None and mean_confidence < UNSURE:
+        reasons.append(f"the confidence of its answers is {mean_confidence:.2f} on average")
+    if _are_other_species(found):
         reasons.append(f"the gene names are those of {found.species}, the model's those of {found.model_species}")
     few = found.weighted_overlap < manifest.genes.warn_overlap
     if not reasons:
@@ -95,6 +116,15 @@ def doubt(found: Familiarity, manifest: Manifest, genes: GeneReport, *, unknown_
         f"These cells do not look like the data of the model '{manifest.name}': {'; '.join(reasons)}. Is the model of "
         f"the right species and tissue? Its types: {_few(manifest)}."
     ]
+
+
+def _are_other_species(found: Familiarity) -> bool:
+    """Whether the names of genes speak for another species than the model's; small letters may be a matter of taste."""
+    if UNKNOWN in (found.species, found.model_species):
+        return False
+    if found.species == FISH and found.weighted_overlap >= ANY_CASE_OVERLAP:
+        return False
+    return found.species not in (found.model_species, SPELLED_ALIKE.get(found.model_species))
 
 
 def _few(manifest: Manifest) -> str:

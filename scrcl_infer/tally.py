@@ -121,12 +121,15 @@ class Tally:
         )
 
     def _doubts(self, found: Familiarity, genes: GeneReport, unknown_share: float) -> list[str]:
-        if self.n_cells and self.n_empty == self.n_cells:
+        if not self.n_cells:
+            return ["The input holds no cells: there was nothing to assign."]
+        if self.n_empty == self.n_cells:
             return [
                 "No cell has counts in the model's genes, so all are unknown. Check that the matrix read is the one "
                 "with the counts, or name another with --layer."
             ]
-        return doubt(found, self.manifest, genes, unknown_share=unknown_share)
+        mean = self.confidence / (self.n_cells - self.n_empty)
+        return doubt(found, self.manifest, genes, unknown_share=unknown_share, mean_confidence=mean)
 
     def _sketched(self) -> Sketch | None:
         if not self.places:

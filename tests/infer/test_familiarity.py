@@ -66,6 +66,40 @@ def test_another_species_is_named_even_where_no_cell_is_strange() -> None:
     assert warnings([-5.0] * 10, replace(GENES, species="unknown")) == []
 
 
+def test_spelling_alone_does_not_make_another_species() -> None:
+    """Rat symbols are spelled as mouse's are, and human ones in small letters as a fish's."""
+    rat = replace(GENES, species="Mus musculus", model_species="Rattus norvegicus")
+    assert warnings([-5.0] * 10, rat) == []
+    assert "those of Homo sapiens" in warnings([-5.0] * 10, replace(rat, species="Homo sapiens"))[0]
+    small = replace(GENES, species="Danio rerio")
+    assert warnings([-5.0] * 10, small) == []
+    assert "those of Danio rerio" in warnings([-5.0] * 10, replace(small, weighted_overlap=0.8))[0]
+
+
+def test_unsure_answers_raise_a_doubt_even_where_no_cell_is_strange() -> None:
+    tally = FamiliarityTally()
+    tally.add(block([-5.0] * 10))
+    found = tally.summarise(GENES)
+    assert doubt(found, MANIFEST, GENES, unknown_share=0, mean_confidence=0.7) == []
+    (text,) = doubt(found, MANIFEST, GENES, unknown_share=0, mean_confidence=0.24)
+    assert "the confidence of its answers is 0.24 on average" in text
+
+
+def test_the_mean_confidence_is_that_of_the_cells_with_counts() -> None:
+    bundle = tiny_bundle()
+    object.__setattr__(bundle.manifest.calibration, "temperature", 1000.0)  # four types, all as likely
+    adata = cells()
+    adata.X[:30] = 0
+    summary = Model(bundle, sha256="").assign(adata).summary
+    assert any("confidence of its answers is 0.25 on average" in warning for warning in summary.warnings)
+
+
+def test_a_file_without_cells_is_said_to_have_none() -> None:
+    assert Model(tiny_bundle(), sha256="").assign(cells()[:0].copy()).summary.warnings == (
+        "The input holds no cells: there was nothing to assign.",
+    )
+
+
 def test_few_genes_are_one_more_reason_and_a_doubt_of_their_own() -> None:
     few = replace(GENES, weighted_overlap=0.3)
     (alone,) = warnings([-5.0] * 10, few)

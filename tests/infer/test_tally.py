@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -32,6 +34,12 @@ def block(n: int, seed: int, start: int = 0) -> AssignedBlock:
     )
 
 
+def sure_cells() -> Tally:
+    tally, whole = Tally(MANIFEST), np.zeros(10, np.int32)
+    tally.add(replace(block(10, 0), population=whole, cell_type=whole, confidence=np.ones(10, np.float32)))
+    return tally
+
+
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=6))
 @settings(max_examples=30, deadline=None)
 def test_counts_are_those_of_all_cells_together(sizes: list[int]) -> None:
@@ -57,7 +65,7 @@ def test_counts_are_those_of_all_cells_together(sizes: list[int]) -> None:
 
 
 def test_low_overlap_is_doubted_from_the_models_own_limit_on() -> None:
-    tally = Tally(MANIFEST)
+    tally = sure_cells()
     limit = MANIFEST.genes.warn_overlap
     (doubt,) = tally.summarise(MATRIX, genes(limit - 0.01), model_sha256="").warnings
     assert "GENE7" in doubt
@@ -65,7 +73,7 @@ def test_low_overlap_is_doubted_from_the_models_own_limit_on() -> None:
 
 
 def test_warnings_of_others_come_first() -> None:
-    tally = Tally(MANIFEST)
+    tally = sure_cells()
     tally.warn("the copy replaces something")
     assert tally.summarise(MATRIX, genes(), model_sha256="").warnings == ("the copy replaces something",)
 
