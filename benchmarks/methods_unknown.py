@@ -74,8 +74,8 @@ def answer_ours(prepared: tuple[NDArray[np.int64], Targets], cells: Question, se
     n_detected = np.asarray((query > 0).sum(axis=1), dtype=np.int64).reshape(-1)
     strange = compute_strangeness(Spaces(answer.embedding, types, answer.components), n_detected, rejection)
     strange[n_detected == 0] = strange.max() + 1
-    unknown = (strange > 0) | (n_detected == 0)
     confidence = apply_temperature(types, calibrated.calibration.temperature).max(axis=1)
+    unknown = (strange > 0) | (n_detected == 0) | (confidence < calibrated.calibration.threshold)
     return Outcome({"ours": np.stack([-strange, unknown]), "ours-probability": _without_rule(confidence)})
 
 

@@ -41,9 +41,9 @@ def decide(
     manifest
         Populations, types and calibration of the bundle.
     rejection
-        What held-out training cells gave; None in old bundles, which reject by the probability.
+        What held-out training cells gave; None in old bundles, which reject by the probability alone.
     reject
-        Answer unknown where the cell is too strange, or in old bundles the best type's probability too low.
+        Answer unknown where the cell is too strange, or the best type's probability too low.
     start
         Index of the block's first cell in the file.
 
@@ -61,7 +61,7 @@ def decide(
     strangeness = None if rejection is None else _measure(output, n_detected, rejection)
     if reject:
         low = posterior.max(axis=1) < manifest.calibration.threshold
-        cell_type[low if strangeness is None else strangeness > 0] = -1
+        cell_type[low if strangeness is None else low | (strangeness > 0)] = -1
     population = output.log_posterior.argmax(axis=1).astype(np.int32)
     keep = has_counts[:, None]
     return AssignedBlock(

@@ -75,7 +75,7 @@ def show_cli(model: ModelArgument, as_json: JsonOption = False) -> None:
         return
     origin, spec, spatial = manifest.provenance, manifest.encoder, manifest.spatial
     probability = f"cells of a probability below {manifest.calibration.threshold:.3g}"
-    rejects = probability if bundle.rejection is None else "strange cells"
+    rejects = probability if bundle.rejection is None else f"strange cells, and {probability}"
     lines = [
         f"name         {manifest.name}",
         f"path         {folder}",

@@ -149,7 +149,7 @@ class Calibration(Record):
     temperature: float
     """Divides the log posteriors before the softmax."""
     threshold: float
-    """Where there is no `Rejection`: cells whose best type has a lower probability are unknown."""
+    """Cells whose best type has a lower probability are unknown; where there is no `Rejection`, they alone are."""
     kept_fraction: float
     """Share of the held-out training cells, as measured, that are not unknown."""
     expected_calibration_error: float | None = None

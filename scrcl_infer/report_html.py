@@ -174,7 +174,8 @@ def _calibration(calibration: Calibration, report: dict[str, Any]) -> str:
     )
     rejects = report.get("options", {}).get("reject", True)
     strange = report.get("familiarity", {}).get("strange_share") is not None
-    which = "that lie outside of what the model knows" if strange else f"below {calibration.threshold:.3f}"
+    below = f"below {calibration.threshold:.3f}"
+    which = f"that lie outside of what the model knows, or {below}," if strange else below
     rule = f"Cells {which} are unknown." if rejects else "No cell was rejected (--no-reject)."
     return (
         f"<p>Confidences were calibrated on {calibration.n_held_out:,} training cells held out from the encoder "

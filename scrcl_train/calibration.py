@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scrcl_infer.assign import apply_temperature
 from scrcl_infer.contract import Calibration, Rejection
 from scrcl_train.distil import DistilConfig, DistilEpoch, Targets, distil
-from scrcl_train.rejection import HeldOut, Scale, fit_classes, fit_scale, measure_held_out
+from scrcl_train.rejection import KEPT_FRACTION, HeldOut, Scale, fit_classes, fit_scale, measure_held_out
 from scrcl_train.reliability import compute_calibration_error
 from scrcl_train.student import Prediction, Student, predict
 
@@ -29,6 +29,9 @@ ENOUGH_HELD_OUT = 300
 """Further folds are fitted until this many cells were held out: a 5 % quantile of fewer is noise."""
 MAX_FITS = 3
 """First students at most: small data must not take longer to calibrate than large."""
+UNSURE_AT_MOST, UNSURE_SHARE = 0.5, 0.01
+"""A probability below the threshold makes a cell unknown, however usual it looks. No more than this share of the
+held-out cells lies below it, and it never exceeds the first: a type that holds most of the probability counts."""
 TEMPERATURES = (1.0, 20.0)
 """Never below 1: where no held-out cell is wrong the best temperature is 0, and new cells are harder than those."""
 
@@ -73,7 +76,8 @@ def calibrate(
     """
     labelled = targets.types is not None
     truth = truth_of(targets)
-    folds = choose_folds(truth, seed=seed)
+    shown = np.asarray((counts > 0).sum(axis=1)).reshape(-1) > 0  # a cell without counts is unknown in any case
+    folds = [(learned, cells[shown[cells]]) for learned, cells in choose_folds(truth, seed=seed) if shown[cells].any()]
     parts = []
     for learned, held_out in folds:
         student = distil(
@@ -93,11 +97,12 @@ def calibrate(
     right = np.concatenate([truth[held_out] for _, held_out in folds])
     temperature = fit_temperature(log_posterior, right)
     scale = fit_scale([distances for _, distances in parts])
-    error = None
-    if labelled:
-        posterior = apply_temperature(log_posterior, temperature)
-        error = compute_calibration_error(posterior.max(axis=1), posterior.argmax(axis=1) == right)
-    return Calibrated(Calibration(temperature, 0.0, scale.kept_fraction, error, len(right)), scale)
+    posterior = apply_temperature(log_posterior, temperature)
+    confidence = posterior.max(axis=1)
+    error = compute_calibration_error(confidence, posterior.argmax(axis=1) == right) if labelled else None
+    threshold = choose_threshold(confidence, scale.within)
+    kept = float(np.mean(scale.within & (confidence >= threshold)))
+    return Calibrated(Calibration(temperature, threshold, kept, error, len(right)), scale)
 
 
 def truth_of(targets: Targets) -> NDArray[np.int64]:
@@ -135,6 +140,28 @@ def choose_folds(truth: NDArray[np.int64], *, seed: int = 0) -> list[tuple[NDArr
     n_used = min(MAX_FITS, math.ceil(ENOUGH_HELD_OUT / (dealt / N_FOLDS)))
     held = [np.flatnonzero(fold == f) for f in range(n_used)]
     return [(np.flatnonzero(fold != f), cells) for f, cells in enumerate(held) if cells.size]
+
+
+def choose_threshold(confidence: NDArray[np.floating], within: NDArray[np.bool_]) -> float:
+    """Choose the probability below which cells are unknown that are not strange.
+
+    Parameters
+    ----------
+    confidence
+        (m,) calibrated probability of the best type of held-out cells.
+    within
+        (m,) whether they are within the limit of strangeness.
+
+    Returns
+    -------
+    float
+        At most `UNSURE_AT_MOST`, with at most `UNSURE_SHARE` of the cells below it, and so low that `KEPT_FRACTION` of
+        all cells are kept where as many are within the limit.
+    """
+    kept = np.sort(confidence[within])
+    spare = max(0, len(kept) - math.ceil(KEPT_FRACTION * len(confidence)))
+    n_below = min(spare, int(UNSURE_SHARE * len(confidence)))
+    return float(min(UNSURE_AT_MOST, kept[n_below])) if len(kept) > n_below else 0.0
 
 
 def fit_temperature(log_posterior: NDArray[np.float32], truth: NDArray[np.int64]) -> float:

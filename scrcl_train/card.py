@@ -71,7 +71,8 @@ def _figures(manifest: Manifest) -> str:
     if calibration.n_held_out:
         lines.append(
             f"On {calibration.n_held_out:,} training cells held out of a first fit, {calibration.kept_fraction:.1%} "
-            f"keep their answer; stranger cells are '{UNKNOWN}'."
+            f"keep their answer; stranger cells, and those whose best type has a probability below "
+            f"{calibration.threshold:.3g}, are '{UNKNOWN}'."
         )
         if calibration.expected_calibration_error is not None:
             lines.append(

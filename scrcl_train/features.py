@@ -78,10 +78,8 @@ def prepare_features(
         (n,) total counts of each cell; None takes the row sums.
     batch
         (n,) names; variable genes are then chosen within each batch and combined.
-    spatial
-        (n, 2) coordinates, required for the `spots` graph.
-    section
-        (n,) names of spatial sections; no edge joins two of them.
+    spatial, section
+        (n, 2) coordinates, required for the `spots` graph, and (n,) names of sections; no edge joins two of them.
     seed
         Of the approximate neighbour search.
 

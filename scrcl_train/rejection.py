@@ -58,8 +58,8 @@ class Scale:
     median: NDArray[np.float32]
     spread: NDArray[np.float32]
     limit: NDArray[np.float32]
-    kept_fraction: float
-    """Share of the held-out cells, as measured, that are within the limit."""
+    within: NDArray[np.bool_]
+    """(m,) whether each held-out cell, as measured, is within the limit."""
 
     def complete(self, classes: Rejection) -> Rejection:
         """Return the classes of another student with this scale."""
@@ -169,8 +169,8 @@ def fit_scale(held_out: list[HeldOut]) -> Scale:
     missing = max(0.0, *(quantile(part, np.ones(len(part)), KEPT_FRACTION) for part in parts))
     # A hair more: rounding to single precision must not put a cell that is at the limit outside.
     limit = (limit + real(missing + 1e-3)).astype(real)
-    kept = float(np.mean(score[:n] <= expect(limit, measured.n_detected, usual)))
-    return Scale(knots, usual.median, usual.spread, limit, kept)
+    within = score[:n] <= expect(limit, measured.n_detected, usual)
+    return Scale(knots, usual.median, usual.spread, limit, within)
 
 
 def _quantiles(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

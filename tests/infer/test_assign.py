@@ -152,15 +152,19 @@ def test_cells_below_the_threshold_are_unknown_and_keep_population_and_confidenc
     assert (forced.cell_type >= 0).all()
 
 
-def test_strange_cells_are_unknown_whatever_their_probability() -> None:
+def test_strange_cells_are_unknown_and_so_are_unsure_ones() -> None:
     out, n_detected, rejection = output(200, head=True), np.arange(200), random_rejection(4, 3)
-    model = manifest(n_types=3, threshold=1.0)
+    confidence = decide(out, n_detected, manifest(n_types=3), rejection).confidence
+    middle = float(np.median(confidence[1:].astype(np.float64)))
+    model = manifest(n_types=3, threshold=middle)
     answer, forced = (decide(out, n_detected, model, rejection, reject=reject) for reject in (True, False))
     assert answer.strangeness is not None
     assert forced.strangeness is not None
     strange = answer.strangeness > 0
     assert 10 < strange.sum() < 190
-    np.testing.assert_array_equal(answer.cell_type == -1, strange | (n_detected == 0))
+    unsure = confidence < middle
+    assert (unsure & ~strange).sum() > 10
+    np.testing.assert_array_equal(answer.cell_type == -1, strange | unsure | (n_detected == 0))
     np.testing.assert_array_equal(answer.strangeness, forced.strangeness)
     assert np.isnan(answer.strangeness[0])
     assert np.isfinite(answer.strangeness[1:]).all()

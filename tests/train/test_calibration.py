@@ -16,11 +16,15 @@ from scrcl_infer.assign import apply_temperature
 from scrcl_train.calibration import (
     ENOUGH_HELD_OUT,
     MAX_FITS,
+    UNSURE_AT_MOST,
+    UNSURE_SHARE,
     calibrate,
     choose_folds,
+    choose_threshold,
     fit_temperature,
 )
 from scrcl_train.distil import DistilEpoch
+from scrcl_train.rejection import KEPT_FRACTION
 from tests.student_case import QUICK, make_targets, make_world
 
 SHORT = replace(QUICK, min_steps=120)
@@ -32,6 +36,23 @@ def draw(n: int, temperature: float, seed: int = 0) -> tuple[NDArray[np.float32]
     logits = rng.normal(0, 1.5, (n, 4))
     truth = np.array([rng.choice(4, p=p) for p in softmax(logits, axis=1)])
     return log_softmax(logits * temperature, axis=1).astype(np.float32), truth
+
+
+@given(seed=st.integers(0, 1000), n=st.integers(1, 600), inside=st.floats(0, 1), sharp=st.floats(0.2, 5))
+def test_few_cells_are_below_the_threshold_and_enough_are_kept(seed: int, n: int, inside: float, sharp: float) -> None:
+    rng = np.random.default_rng(seed)
+    confidence, within = rng.beta(sharp, 1, n), rng.random(n) < inside
+    threshold = choose_threshold(confidence, within)
+    kept = within & (confidence >= threshold)
+    assert 0 <= threshold <= UNSURE_AT_MOST
+    assert (within & ~kept).sum() <= UNSURE_SHARE * n
+    assert kept.mean() >= min(KEPT_FRACTION, within.mean())
+
+
+def test_the_threshold_is_as_high_as_it_may_be() -> None:
+    confidence, within = np.linspace(0.1, 1, 1000), np.ones(1000, dtype=bool)
+    assert choose_threshold(confidence, within) == confidence[10]
+    assert choose_threshold(confidence / 2 + 0.5, within) == UNSURE_AT_MOST
 
 
 @pytest.mark.parametrize("temperature", [1.3, 3.0])
