@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from scrcl_infer.columns import CONFIDENCE, ONTOLOGY_COLUMN
+from scrcl_infer.columns import CONFIDENCE, ONTOLOGY_COLUMN, STRANGENESS
 from scrcl_infer.contract import UNKNOWN
 from scrcl_infer.errors import InputError
 from scrcl_infer.result import Assignment
@@ -30,7 +30,7 @@ def apply_assignment(
     answers
         What `Model.assign` returned.
     obs_prefix
-        Put before 'cell_type', 'population', 'confidence' and 'margin', and before the keys of coarser levels.
+        Put before the names of the columns, as `Target.obs_prefix` is.
     ontology
         Write `cell_type_ontology_term_id` too, as CELLxGENE's schema wants it.
 
@@ -55,6 +55,9 @@ def apply_assignment(
     adata.obs[columns.confidence] = answers.confidence
     adata.obs[columns.margin] = answers.margin
     written = list(columns)
+    if answers.strangeness is not None:
+        adata.obs[obs_prefix + STRANGENESS] = answers.strangeness
+        written.append(obs_prefix + STRANGENESS)
     for key, names in answers.levels.items():
         adata.obs[obs_prefix + key] = _categorical(names)
         adata.obs[obs_prefix + key + CONFIDENCE] = answers.level_confidence[key]

@@ -245,7 +245,8 @@ def _write_extras(
     if extras.explain is not None:
         write_explanation(summary.extra["explanation"], extras.explain, force=target.force)
     used = replace(options, threads=model.count_threads(options))
-    further = [column.key for column in Labels.from_manifest(model.manifest, target).further]
+    labels = Labels.from_manifest(model.manifest, target, strangeness=model.measures_strangeness)
+    further = [column.key for column in labels.further]
     full = add_run(summary, data, target, used, further=further) if extras.reports else summary
     for report in extras.reports:
         if report.suffix.lower() in ENDINGS:

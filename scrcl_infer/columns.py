@@ -1,4 +1,4 @@
-"""Columns that follow from the assigned type: its name at coarser levels, and its ontology id."""
+"""Columns that some bundles' answers have and others' lack: strangeness, names at coarser levels, ontology ids."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 ONTOLOGY_COLUMN = "cell_type_ontology_term_id"
 """CELLxGENE's own name: it takes no prefix."""
+STRANGENESS = "strangeness"
+"""Takes the prefix; only bundles that reject by it have it."""
 CONFIDENCE = "_confidence"
 """Put behind a level's key to name the column of its probability."""
 
@@ -70,10 +72,30 @@ class NumberColumn:
         return values
 
 
-Column = TextColumn | NumberColumn
+@dataclass(frozen=True)
+class StrangenessColumn:
+    """How far a cell lies outside of what the model knows."""
+
+    key: str
+    """Name of the column, with its prefix."""
+
+    def take(self, block: AssignedBlock) -> NDArray[np.float32]:
+        """Return the cells' strangeness, (N,); NaN for a cell without counts."""
+        # Only bundles that measure it have this column.
+        return np.full(len(block.cell_type), np.nan, np.float32) if block.strangeness is None else block.strangeness
+
+    def values(self, block: AssignedBlock) -> list[float]:
+        """Return the cells' strangeness as plain numbers, (N,)."""
+        values: list[float] = self.take(block).tolist()
+        return values
 
 
-def make_columns(manifest: Manifest, prefix: str, *, ontology: bool = False) -> tuple[Column, ...]:
+Column = TextColumn | NumberColumn | StrangenessColumn
+
+
+def make_columns(
+    manifest: Manifest, prefix: str, *, ontology: bool = False, strangeness: bool = False
+) -> tuple[Column, ...]:
     """Return the columns that a bundle's answers have beyond the four of every bundle, in their order.
 
     Parameters
@@ -81,16 +103,18 @@ def make_columns(manifest: Manifest, prefix: str, *, ontology: bool = False) -> 
     manifest
         Types and levels of the bundle.
     prefix
-        Put before the keys of the levels.
+        Put before 'strangeness' and the keys of the levels.
     ontology
         Add the column of ontology ids.
+    strangeness
+        Add the column of strangeness; for bundles with a `Rejection`.
 
     Raises
     ------
     OutputError
         Ontology ids are asked for and the bundle has none.
     """
-    columns: list[Column] = []
+    columns: list[Column] = [StrangenessColumn(prefix + STRANGENESS)] if strangeness else []
     for i, level in enumerate(manifest.levels):
         columns += [make_level_column(level, prefix), NumberColumn(f"{prefix}{level.key}{CONFIDENCE}", i)]
     if ontology:
@@ -133,7 +157,7 @@ def find_taken(keys: tuple[str, ...], fixed: tuple[str, ...]) -> list[str]:
     fixed
         Names, without prefix, that every bundle's answers have.
     """
-    taken = {*fixed, ONTOLOGY_COLUMN}
+    taken = {*fixed, STRANGENESS, ONTOLOGY_COLUMN}
     found = []
     for key in keys:
         own = {key, key + CONFIDENCE}

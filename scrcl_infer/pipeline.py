@@ -74,6 +74,7 @@ class Model:
         self.manifest = bundle.manifest
         self.sha256 = sha256
         self.threads = threads
+        self.measures_strangeness = bundle.rejection is not None
         self._encoders: dict[int, Encoder] = {}
 
     def assign(
@@ -100,7 +101,7 @@ class Model:
         tally = Tally(self.manifest)
         with self._open(data, options) as query:
             tally.lap("open")
-            collector = Collector(self.manifest, query.source.n_cells)
+            collector = Collector(self.manifest, query.source.n_cells, strangeness=self.measures_strangeness)
             for block in self._stream(query, options, tally, progress):
                 tally.add(block)
                 collector.add(block)
@@ -142,7 +143,7 @@ class Model:
         tally = Tally(self.manifest)
         with self._open(path, options) as query:
             tally.lap("open")
-            with open_sink(target, query.source, self.manifest) as sink:
+            with open_sink(target, query.source, self.manifest, strangeness=self.measures_strangeness) as sink:
                 tally.warn(*sink.warnings)
                 tally.lap("copy")
                 for block in self._stream(query, options, tally, progress):
@@ -191,7 +192,7 @@ class Model:
             "gene_overlap": summary.genes.weighted_overlap,
             "reject": options.reject,
             **({"vote": True, "vote_neighbors": NEIGHBORS} if options.vote else {}),
-            "rejected_by": "probability" if self.bundle.rejection is None else "strangeness",
+            "rejected_by": "strangeness" if self.measures_strangeness else "probability",
             "threshold": calibration.threshold,
             "temperature": calibration.temperature,
             "n_unknown": summary.n_unknown,

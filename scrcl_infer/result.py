@@ -151,3 +151,6 @@ class Assignment:
     """Key of each coarser level to (n,) calibrated probabilities of the name that the best type belongs to."""
     ontology_id: NDArray[np.object_] | None = None
     """(n,) ontology ids, 'unknown' where the type is or has none; None where the bundle has no ids."""
+    strangeness: NDArray[np.float32] | None = None
+    """(n,) how far each cell lies outside of what the model knows: above 0 it is unknown; NaN for a cell without
+    counts. None for bundles that reject by the probability."""

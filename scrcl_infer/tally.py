@@ -170,9 +170,11 @@ class Collector:
         Names of populations and types, and the width of the embedding.
     n_cells
         Cells to come.
+    strangeness
+        Keep the cells' strangeness too; for bundles with a `Rejection`.
     """
 
-    def __init__(self, manifest: Manifest, n_cells: int) -> None:
+    def __init__(self, manifest: Manifest, n_cells: int, *, strangeness: bool = False) -> None:
         self.manifest = manifest
         self.labels = Labels.from_manifest(manifest)
         self.cell_type = np.full(n_cells, -1, dtype=np.int32)
@@ -182,6 +184,9 @@ class Collector:
         self.embedding = np.zeros((n_cells, manifest.encoder.dim), dtype=np.float32)
         self.map = np.zeros((n_cells, 2), dtype=np.float32)
         self.level_confidence = np.zeros((n_cells, len(manifest.levels)), dtype=np.float32)
+        self.strangeness: NDArray[np.float32] | None = None
+        if strangeness:
+            self.strangeness = np.full(n_cells, np.nan, dtype=np.float32)
 
     def add(self, block: AssignedBlock) -> None:
         """Keep a block."""
@@ -190,6 +195,8 @@ class Collector:
             getattr(self, name)[rows] = getattr(block, name)
         if self.manifest.levels:
             self.level_confidence[rows] = block.level_confidence
+        if self.strangeness is not None and block.strangeness is not None:
+            self.strangeness[rows] = block.strangeness
 
     def finish(self, obs_names: NDArray[np.object_], summary: Summary) -> Assignment:
         """Return the answers with names for indices."""
@@ -209,4 +216,5 @@ class Collector:
             levels={key: column.name(self.cell_type) for key, column in levels.items()},
             level_confidence={key: self.level_confidence[:, i] for i, key in enumerate(levels)},
             ontology_id=make_ontology_column(self.manifest).name(self.cell_type) if has_ids else None,
+            strangeness=self.strangeness,
         )

@@ -50,7 +50,8 @@ class Target:
     force: bool = False
     """Replace an existing file, and columns of the same names that something else wrote."""
     obs_prefix: str = DEFAULT_PREFIX
-    """Put before 'cell_type', 'population', 'confidence' and 'margin', and before the keys of coarser levels."""
+    """Put before 'cell_type', 'population', 'confidence', 'margin' and 'strangeness', and before the keys of coarser
+    levels."""
     ontology: bool = False
     """Write the types' ontology ids too, under CELLxGENE's own column name."""
 
@@ -67,20 +68,22 @@ class Labels:
     populations: tuple[str, ...]
     cell_types: tuple[str, ...]
     further: tuple[Column, ...] = ()
-    """The columns that follow from the type: coarser levels and ontology ids."""
+    """The columns that not every bundle's answers have: strangeness, coarser levels and ontology ids."""
 
     @classmethod
-    def from_manifest(cls, manifest: Manifest, target: Target | None = None) -> Labels:
+    def from_manifest(cls, manifest: Manifest, target: Target | None = None, *, strangeness: bool = False) -> Labels:
         """Take the names from a manifest, and add 'unknown' at the end of each where it is not among them.
 
-        With a target, also the further columns that it asks for; refuses what the bundle cannot give (OutputError).
+        With a target, also the further columns that it asks for, and that of strangeness where the bundle measures it;
+        refuses what the bundle cannot give (OutputError).
         """
         populations = tuple(p.name for p in manifest.populations)
         cell_types = tuple(t.name for t in manifest.cell_types)
         names = _with_unknown(populations), _with_unknown(cell_types)
         if target is None:
             return cls(*names)
-        return cls(*names, make_columns(manifest, target.obs_prefix, ontology=target.ontology))
+        columns = make_columns(manifest, target.obs_prefix, ontology=target.ontology, strangeness=strangeness)
+        return cls(*names, columns)
 
 
 def encode(indices: NDArray[np.int32], names: tuple[str, ...]) -> NDArray[np.int32]:

@@ -39,7 +39,7 @@ class Sink(Protocol):
 
 
 @contextlib.contextmanager
-def open_sink(target: Target, source: Source, manifest: Manifest) -> Iterator[Sink]:
+def open_sink(target: Target, source: Source, manifest: Manifest, *, strangeness: bool = False) -> Iterator[Sink]:
     """Open the sink that the target's ending asks for; leaving the context without `finish` leaves no target.
 
     Parameters
@@ -50,6 +50,8 @@ def open_sink(target: Target, source: Source, manifest: Manifest) -> Iterator[Si
         The query; an `.h5ad` target is a copy of its file, a table takes its cell names.
     manifest
         Names of populations and types, and the width of the embedding.
+    strangeness
+        Write the cells' strangeness too; for bundles with a `Rejection`.
 
     Raises
     ------
@@ -57,7 +59,7 @@ def open_sink(target: Target, source: Source, manifest: Manifest) -> Iterator[Si
         See `check_target`; the input's `obs` is of a layout that cannot be extended; or the bundle has no ontology ids.
     """
     check_target(target, source.path)
-    labels = Labels.from_manifest(manifest, target)
+    labels = Labels.from_manifest(manifest, target, strangeness=strangeness)
     if target.path == STDOUT:
         from scrcl_infer.write_table import TextSink
 

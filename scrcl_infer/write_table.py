@@ -10,6 +10,7 @@ import contextlib
 import csv
 import gzip
 import io
+import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TextIO
@@ -32,7 +33,7 @@ ROW_GROUP = 65_536
 
 
 class TextSink:
-    """CSV or TSV: UTF-8, lines end in a line feed, probabilities with six decimals.
+    """CSV or TSV: UTF-8, lines end in a line feed, numbers with six decimals, nothing where there is no number.
 
     Parameters
     ----------
@@ -62,7 +63,7 @@ class TextSink:
     def write(self, block: AssignedBlock) -> None:
         """Append the answers of the next cells."""
         columns = [
-            [f"{value:.6f}" for value in column] if column and isinstance(column[0], float) else column
+            [_number(value) for value in column] if column and isinstance(column[0], float) else column
             for column in _columns(block, self.names, self.labels)
         ]
         with output_errors(self.path):
@@ -157,6 +158,11 @@ def _columns(block: AssignedBlock, names: NDArray[np.object_], labels: Labels) -
     populations = [labels.populations[i] for i in encode(block.population, labels.populations)]
     further = [column.values(block) for column in labels.further]
     return [cells, types, populations, block.confidence.tolist(), block.margin.tolist(), *further]
+
+
+def _number(value: float) -> str:
+    # Tools agree on what an empty field is, and not on the spelling of NaN.
+    return "" if math.isnan(value) else f"{value:.6f}"
 
 
 def _close_quietly(files: ExitStack) -> None:

@@ -75,7 +75,7 @@ def test_without_output_a_tsv_and_nothing_else_is_on_stdout(run: Run, query: Pat
     assert code == 0
     rows = list(csv.DictReader(io.StringIO(out), delimiter="\t"))
     assert [row["cell"] for row in rows] == [f"cell{i}" for i in range(N)]
-    assert list(rows[0]) == ["cell", "scrcl_cell_type", "scrcl_population", "scrcl_confidence", "scrcl_margin"]
+    assert " ".join(rows[0]) == "cell scrcl_cell_type scrcl_population scrcl_confidence scrcl_margin scrcl_strangeness"
     assert "cells    30 assigned by tiny" in err
     assert [p.name for p in query.parent.iterdir()] == ["new.h5ad"]
 
@@ -98,6 +98,7 @@ def test_the_report_holds_input_model_output_and_options(run: Run, query: Path, 
     assert data["input"]["n_bytes"] == query.stat().st_size
     assert data["model"]["sha256"] == bundle_sha256(models / "tiny")
     assert data["output"]["path"] == str(out)
+    assert data["output"]["obs_columns"] == out.read_text().splitlines()[0].split("\t")[1:]
     assert (data["options"]["reject"], data["options"]["threads"]) == (False, 1)
     assert sum(data["cells_per_type"].values()) == data["n_cells"] == N
     assert data["timings_s"]["total"] > 0

@@ -26,7 +26,7 @@ from tests.make_bundle import tiny_bundle
 BROAD = LabelLevel("broad", ("x", "y", "x", "y"), ("CL:0000084", "", "CL:0000084", ""))
 WIDE = LabelLevel("wide", ("cell", "other", "cell", "other"), ("", "", "", ""))
 IDS = ("CL:0000236", "CL:0000084", None, "CL:0000623")
-OBS = ["scrcl_broad", "scrcl_broad_confidence", "scrcl_wide", "scrcl_wide_confidence"]
+OBS = ["scrcl_strangeness", "scrcl_broad", "scrcl_broad_confidence", "scrcl_wide", "scrcl_wide_confidence"]
 
 
 def levelled(*levels: LabelLevel) -> Bundle:
@@ -111,7 +111,7 @@ def test_files_tables_and_memory_agree(model: Model, adata: ad.AnnData, tmp_path
     table = pd.read_parquet(out) if ending == "parquet" else pd.read_csv(out, sep=None, engine="python")
     assert list(table.columns) == ["cell", *adata.obs.columns]
     for key in adata.obs:
-        if key.endswith(("confidence", "margin")):
+        if key.endswith(("confidence", "margin", "strangeness")):
             np.testing.assert_allclose(table[key], adata.obs[key], atol=1e-6)
         else:
             assert table[key].tolist() == adata.obs[key].astype(str).tolist()
@@ -150,7 +150,9 @@ def test_levels_of_an_earlier_model_do_not_stay_beside_other_types(
     bare = Model(tiny_bundle(), sha256="abc", threads=1)
     summary = bare.assign_file(tmp_path / "first.h5ad", Target(tmp_path / "second.h5ad"))
     second = ad.read_h5ad(tmp_path / "second.h5ad")
-    assert list(second.obs.columns) == ["scrcl_cell_type", "scrcl_population", "scrcl_confidence", "scrcl_margin"]
+    assert list(second.obs.columns) == [
+        f"scrcl_{name}" for name in ("cell_type", "population", "confidence", "margin", "strangeness")
+    ]
     assert "obs/scrcl_broad" in summary.warnings[0]
 
 
@@ -190,4 +192,5 @@ def test_keys_whose_columns_are_taken() -> None:
     assert find_taken(("broad", "wide"), fixed) == []
     assert find_taken(("cell_type", "broad"), fixed) == ["cell_type"]
     assert find_taken(("cell_type_ontology_term_id",), fixed) == ["cell_type_ontology_term_id"]
+    assert find_taken(("strangeness", "broad"), fixed) == ["strangeness"]
     assert find_taken(("broad", "broad_confidence"), fixed) == ["broad_confidence"]

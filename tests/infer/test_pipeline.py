@@ -64,7 +64,7 @@ def in_model_order(adata: ad.AnnData) -> tuple[NDArray[np.float32], NDArray[np.f
 
 
 def same(a: Assignment, b: Assignment) -> None:
-    for name in ("obs_names", "cell_type", "population", "confidence", "margin", "embedding", "map"):
+    for name in ("obs_names", "cell_type", "population", "confidence", "margin", "embedding", "map", "strangeness"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
 
 
@@ -167,7 +167,7 @@ def test_a_cells_answer_does_not_depend_on_the_others(model: Model, path: Path) 
     whole = model.assign(path)
     chosen = [40, 3, 17]
     part = model.assign(query()[chosen].copy())
-    for name in ("cell_type", "population", "confidence", "margin", "embedding", "map"):
+    for name in ("cell_type", "population", "confidence", "margin", "embedding", "map", "strangeness"):
         np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[chosen])
 
 
