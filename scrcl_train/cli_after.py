@@ -26,8 +26,8 @@ def evaluate_cli(
     """Compare what was found or assigned with labels; prints JSON.
 
     Populations: ACC (Hungarian), NMI, ARI, macro-F1. Types, where there are confidences: accuracy, macro- and weighted
-    F1 over the types that both sides have, calibration error, and how well the confidence tells cells of other types
-    ('unknown' detection, AUROC).
+    F1 over the types that both sides have, calibration error, and how well cells of other types are told
+    ('unknown' detection, AUROC) by the score that they are rejected by: strangeness, or confidence without it.
     """
     from scrcl_train.evaluate_file import evaluate_file
     from scrcl_train.reliability_picture import check_picture

@@ -6,6 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from scrcl_infer.columns import STRANGENESS
 from scrcl_infer.contract import UNKNOWN
 from scrcl_infer.h5ad import H5ad
 from scrcl_infer.target import DEFAULT_PREFIX
@@ -13,7 +16,6 @@ from scrcl_train.data import read_labels
 from scrcl_train.evaluate import score_assignment, score_clustering
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from scrcl_infer.source import Source
@@ -29,13 +31,14 @@ def evaluate_file(data: Path, label_key: str, *, prefix: str = DEFAULT_PREFIX) -
     label_key
         Column of `obs` that holds the truth; cells without label are left out.
     prefix
-        Put before 'population', 'cell_type' and 'confidence'.
+        Put before 'population', 'cell_type', 'confidence' and 'strangeness'.
 
     Returns
     -------
     dict
         'populations' holds the fields of `ClusteringScores`; 'types', where the file has confidences, those of
-        `AssignmentScores`, or a 'reason' why there are none.
+        `AssignmentScores`, or a 'reason' why there are none. `unknown_auroc` is that of the score that the cells were
+        rejected by: strangeness where the file has it, else confidence.
 
     Raises
     ------
@@ -56,6 +59,13 @@ def _score_types(source: Source, truth: NDArray[np.object_], prefix: str) -> dic
     known = sorted({str(name) for name in answers} - {UNKNOWN})
     if not set(known) & set(truth):
         return {"reason": f"no label is among the types answered: {', '.join(known[:5])}, ..."}
-    return dataclasses.asdict(
-        score_assignment(truth, answers, confidence, known_types=known, rejection_score=confidence)
-    )
+    strange = f"{prefix}{STRANGENESS}"
+    score = _familiarity(source.obs_column(strange)) if strange in source.obs_keys() else confidence
+    return dataclasses.asdict(score_assignment(truth, answers, confidence, known_types=known, rejection_score=score))
+
+
+def _familiarity(strangeness: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return a score (n,) that is low for strange cells; lowest for cells without counts, which are never answered."""
+    values = np.asarray(strangeness, dtype=np.float64)
+    measured = np.isfinite(values)
+    return -np.where(measured, values, np.max(values[measured], initial=0.0) + 1)

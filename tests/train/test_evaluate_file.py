@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
-from sklearn.metrics import adjusted_rand_score, f1_score
+from sklearn.metrics import adjusted_rand_score, f1_score, roc_auc_score
 
 from scrcl_infer.errors import InputError, OutputError
 from scrcl_train.cli_after import evaluate_cli
@@ -43,6 +43,30 @@ def test_scores_are_those_of_scikit_learn(annotated: Path, simulated: AnnData) -
         obs["cell_type"], obs["scrcl_cell_type"], labels=sorted(set(obs["cell_type"])), average="macro", zero_division=0
     )
     assert scores["types"]["macro_f1"] == pytest.approx(expected)
+
+
+def test_unknown_cells_are_told_by_the_score_that_rejects_them(annotated: Path, tmp_path: Path) -> None:
+    import anndata as ad
+
+    adata = ad.read_h5ad(annotated)
+    rng = np.random.default_rng(1)
+    truth = adata.obs["cell_type"].astype(str).to_numpy()
+    novel = truth == "B"
+    adata.obs["scrcl_cell_type"] = pd.Categorical(np.where(novel, "unknown", truth))
+    by_confidence = roc_auc_score(novel, -adata.obs["scrcl_confidence"])
+    strangeness = rng.normal(size=truth.size) + novel - 1
+    for empty in ((), (3, 40, 41)):  # cells without counts have no strangeness, and are unknown before any other
+        strangeness[list(empty)] = np.nan
+        adata.obs["scrcl_strangeness"] = strangeness.astype(np.float32)
+        adata.write_h5ad(tmp_path / "strange.h5ad")
+        found = evaluate_file(tmp_path / "strange.h5ad", "cell_type")["types"]["unknown_auroc"]
+        filled = np.where(np.isnan(strangeness), 1e6, strangeness)
+        assert found == pytest.approx(roc_auc_score(novel, filled))
+        assert abs(found - by_confidence) > 0.1
+    del adata.obs["scrcl_strangeness"]
+    adata.write_h5ad(tmp_path / "sure.h5ad")
+    scores = evaluate_file(tmp_path / "sure.h5ad", "cell_type")["types"]
+    assert scores["unknown_auroc"] == pytest.approx(by_confidence)
 
 
 def test_the_command_prints_json_alone(annotated: Path, capsys: pytest.CaptureFixture[str]) -> None:
