@@ -30,7 +30,7 @@ from scrcl_infer.genes import GeneMatch, match_genes
 from scrcl_infer.h5ad import Source, iter_blocks, open_source
 from scrcl_infer.matrix import choose_matrix, to_counts
 from scrcl_infer.result import AssignedBlock, Assignment, AssignOptions, GeneReport, MatrixReport, Summary
-from scrcl_infer.spatial import Spots, read_spots, smooth_blocks
+from scrcl_infer.spatial import Spots, doubt_one_section, read_spots, smooth_blocks
 from scrcl_infer.tally import Collector, Tally
 from scrcl_infer.target import Target, check_target
 from scrcl_infer.verify import check_encoder
@@ -222,6 +222,8 @@ class Model:
         self, query: Query, options: AssignOptions, tally: Tally, progress: Progress | None = None
     ) -> Iterator[AssignedBlock]:
         """Yield the final answers; the vote and the explanation, where asked for, come in here."""
+        if query.spots is not None and options.section is None:
+            tally.warn(*doubt_one_section(query.source, query.spots))
         drivers = DrivingGenes(self.bundle, query.genes.found) if options.explain else None
         decided = self._decide(query, options, progress)
         if options.vote:

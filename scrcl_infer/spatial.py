@@ -27,6 +27,10 @@ COORDINATES = "spatial"
 """Key of the coordinates in `obsm`, as Visium readers write them."""
 MIN_SPOTS = 2
 """Fewest spots of a section: one spot alone has no neighbour."""
+SECTION_COLUMNS = ("section", "slice", "library_id", "sample")
+"""Columns of `obs` that usually tell sections apart."""
+MIXED = 0.05
+"""Share of spots beside one of another section from which on sections lie among each other, and not side by side."""
 GENES_AT_ONCE = 256
 """Columns that are smoothed at a time; the answer does not depend on it."""
 
@@ -87,6 +91,29 @@ def read_spots(source: Source, *, section_key: str | None = None) -> Spots:
         raise InputError(msg)
     _, section = np.unique(np.array([str(name) for name in names], dtype=object), return_inverse=True)
     return Spots(places, section.astype(np.int64))
+
+
+def doubt_one_section(source: Source, spots: Spots) -> list[str]:
+    """Return what to say where all spots were taken for one section and seem to be of several, lying in one place.
+
+    Parameters
+    ----------
+    source
+        The query; columns that usually tell sections apart are looked for in its `obs`.
+    spots
+        Where its spots lie.
+    """
+    for key in (key for key in SECTION_COLUMNS if key in source.obs_keys()):
+        names = np.array([str(name) for name in source.obs_column(key)], dtype=object)
+        if len(set(names)) < MIN_SPOTS:
+            continue
+        beside = names[find_nearest(spots.places, 1)[:, 0]]
+        if (share := float(np.mean(beside != names))) > MIXED:
+            return [
+                f"All spots were smoothed together as one section, but {share:.0%} of them lie next to a spot of "
+                f"another obs['{key}']. If that column tells sections apart, pass --section {key}."
+            ]
+    return []
 
 
 def find_nearest(places: NDArray[np.floating], n_neighbors: int) -> NDArray[np.int64]:

@@ -205,6 +205,27 @@ def test_every_spot_needs_a_section(model: Model) -> None:
         model.assign(adata, options=AssignOptions(section="slide"))
 
 
+def test_sections_on_top_of_each_other_are_asked_for(model: Model, tmp_path: Path) -> None:
+    adata = section_query()
+
+    def said(**options: str) -> list[str]:
+        adata.write_h5ad(tmp_path / "slice.h5ad")
+        target = Target(tmp_path / "out.tsv", force=True)
+        summary = model.assign_file(tmp_path / "slice.h5ad", target, options=AssignOptions(**options))
+        return [warning for warning in summary.warnings if "--section" in warning]
+
+    (warning,) = said()
+    assert "smoothed together" in warning
+    assert warning.endswith("pass --section slice.")
+    assert [w for w in model.assign(adata).summary.warnings if "--section" in w] == [warning]
+    assert said(section="slice") == []
+    together = adata.obsm["spatial"].copy()
+    adata.obsm["spatial"] = together + 1000 * (adata.obs["slice"] == "left").to_numpy()[:, None]  # side by side
+    assert said() == []
+    adata.obsm["spatial"], adata.obs["slice"] = together, "one"
+    assert said() == []
+
+
 def test_sections_may_be_numbers() -> None:
     adata = section_query(6)
     adata.obs["slice"] = [2, 2, 10, 10, 2, 10]
