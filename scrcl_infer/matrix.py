@@ -98,12 +98,8 @@ def choose_matrix(source: Source, *, layer: str | None = None, state: InputState
     chosen = _choose(looks, state)
     if chosen is None:
         listed = "\n".join(f"  {look.where}: {look.found}" for look in looks)
-        asked = "counts" if state == "counts" else "log1p of counts per 10,000" if state == "log1p10k" else "counts"
-        msg = (
-            f"No matrix holds {asked}. Looked at:\n{listed}\n"
-            "Expected whole numbers, or log1p of counts scaled to one total per cell. Store raw counts in X or a layer "
-            "and name it with --layer; or say what the values are with --input-state counts|log1p10k."
-        )
+        asked = "log1p of counts per 10,000" if state == "log1p10k" else "counts"
+        msg = f"No matrix holds {asked}. Looked at:\n{listed}\n{_advise(looks, state)}"
         raise MatrixError(msg)
     return chosen
 
@@ -138,10 +134,9 @@ def look_at(source: Source, where: str) -> Look:
             row = int(np.searchsorted(sample.indptr, bad[0], side="right")) - 1
             cell = source.obs_names()[start + row]
             gene = source.var_names(where)[sample.indices[bad[0]]]
-            found = (
-                f"{sample.data[bad[0]]:g} for cell {cell!r} (row {start + row}) and gene {gene!r}; "
-                f"values from {np.min(values):g} to {np.max(values):g}"
-            )
+            finite = values[np.isfinite(values)]
+            spread = f"finite values from {finite.min():g} to {finite.max():g}" if finite.size else "no finite value"
+            found = f"{sample.data[bad[0]]:g} for cell {cell!r} (row {start + row}) and gene {gene!r}; {spread}"
             return Look(where, "bad", 0.0, None, found)
     return _judge(where, values, [_row_values(sample.data, sample.indptr) for _, sample in samples])
 
@@ -223,6 +218,26 @@ def _scaled_counts(rows: list[NDArray[np.float64]]) -> bool:
         looked += 1
         good += bool(np.mean(np.abs(ratios - np.rint(ratios)) < 0.02) > 0.95)
     return looked >= 3 and good >= 0.8 * looked
+
+
+def _advise(looks: list[Look], state: InputState) -> str:
+    """Say what was expected and what to do, where no matrix fits."""
+    if all(look.verdict == "bad" for look in looks):
+        # No word on what the values are meant to be makes counts of these.
+        return (
+            "Expected counts or their log1p, which are finite and never negative. Negative values are what centring, "
+            "scaling or batch correction leave: store the counts from before it in X, or in a layer and name it with "
+            "--layer. Values that are no number: remove them, or their cells or genes."
+        )
+    way_out = (
+        "say what the values are with --input-state counts|log1p10k."
+        if state == "auto"
+        else f"leave out --input-state {state}, which contradicts the values."
+    )
+    return (
+        "Expected whole numbers, or log1p of counts scaled to one total per cell. Store raw counts in X or a layer "
+        f"and name it with --layer; or {way_out}"
+    )
 
 
 def _choose(looks: list[Look], state: InputState) -> MatrixReport | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,32 @@ def test_impossible_values_name_cell_and_gene(value: float, build: Any) -> None:
     )
     with open_source(adata) as source, pytest.raises(MatrixError, match=r"cell 'c70' \(row 70\) and gene 'g33'"):
         choose_matrix(source)
+
+
+@pytest.mark.parametrize("state", ["auto", "counts", "log1p10k"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -0.5])
+def test_impossible_values_are_told_apart_from_unclear_ones(value: float, state: str) -> None:
+    spoilt = COUNTS.copy()
+    spoilt[70, 33] = value
+    with pytest.raises(MatrixError) as caught:
+        choose(spoilt, layer="X", state=state)
+    text = str(caught.value)
+    assert f"X: {value:g} for cell" in text
+    assert re.search(rf"finite values from (-0\.5|0|1) to {COUNTS.max():g}\n", text)  # zeros are not stored
+    assert "never negative" in text
+    assert "--layer" in text
+    assert "--input-state" not in text
+
+
+def test_where_no_value_is_a_number_none_is_given() -> None:
+    with pytest.raises(MatrixError, match="and gene '0'; no finite value\n"):
+        choose(np.full_like(COUNTS, np.nan))
+
+
+@pytest.mark.parametrize(("x", "state"), [(LOGGED, "counts"), (COUNTS, "log1p10k")])
+def test_a_state_that_contradicts_the_values_is_not_advised_again(x: Any, state: str) -> None:
+    with pytest.raises(MatrixError, match=f"leave out --input-state {state}, which contradicts"):
+        choose(x, state=state)
 
 
 def test_the_end_of_a_long_file_is_looked_at() -> None:
