@@ -96,7 +96,8 @@ def read_training_data(
     Raises
     ------
     InputError
-        The file is no `.h5ad`, has too few cells or genes with counts, or lacks the batch column or the coordinates.
+        The file is no `.h5ad`, has too few cells or genes with counts, lacks the batch column or the coordinates, or
+        names no batch for a cell.
     MatrixError
         No matrix in it holds usable counts.
     """
@@ -105,7 +106,7 @@ def read_training_data(
         names, obs_names = _strings(source.var_names(report.where)), source.obs_names()
         genes = np.flatnonzero(~find_other_features(source, report.where))
         columns = {key: source.var_column(key, report.where) for key in source.var_keys(report.where)}
-        batch = None if batch_key is None else _strings(source.obs_column(batch_key))
+        batch = None if batch_key is None else _read_batch(source, batch_key)
         spots = read_spots(source, section_key=section_key) if spatial else None
         blocks = iter_csr_blocks(source, report.where, block_size=4096, threads=available_threads())
         counts = sp.vstack([to_counts(rows, report) for _, rows in blocks], format="csr")
@@ -188,6 +189,19 @@ def file_sha256(path: Path) -> str:
     """Hex sha256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _read_batch(source: H5ad, key: str) -> NDArray[np.object_]:
+    """Return the batch of each cell, (n,); cells without one are of no common batch, so they are refused."""
+    values = source.obs_column(key)
+    missing = np.flatnonzero([value is None or str(value) == "nan" for value in values])
+    if missing.size:
+        msg = (
+            f"obs['{key}'] names no batch for {missing.size} cells, the first is {source.obs_names()[missing[0]]!r} "
+            f"(row {missing[0]}). Fill it in, leave those cells out, or train without --batch."
+        )
+        raise InputError(msg)
+    return _strings(values)
 
 
 def _find_cells(counts: sp.csr_matrix, where: str) -> NDArray[np.int64]:

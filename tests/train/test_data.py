@@ -128,6 +128,22 @@ def test_a_missing_batch_column_is_refused_with_those_there_are(h5ad: Path) -> N
         read_training_data(h5ad, batch_key="donor")
 
 
+@pytest.mark.parametrize("kind", ["category", "number", "text"])
+def test_every_cell_needs_a_batch(h5ad: Path, kind: str) -> None:
+    import anndata as ad
+
+    adata = ad.read_h5ad(h5ad)
+    batch = adata.obs["batch"].cat.codes.astype(float) if kind == "number" else adata.obs["batch"].astype(object)
+    batch.iloc[[20, 30]] = np.nan
+    adata.obs["run"] = batch.astype("category") if kind == "category" else batch
+    if kind == "text":
+        adata.obs["run"] = batch.fillna("nan").astype(object)  # as pandas writes holes of a column of text
+    adata.write_h5ad(h5ad)
+    name = adata.obs_names[20]
+    with pytest.raises(InputError, match=rf"obs\['run'\] names no batch for 2 cells, the first is '{name}' \(row 20\)"):
+        read_training_data(h5ad, batch_key="run")
+
+
 def test_training_data_has_no_place_for_labels(h5ad: Path) -> None:
     data = read_training_data(h5ad)
     held = {name: getattr(data, name) for name in TrainingData.__dataclass_fields__}
