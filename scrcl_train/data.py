@@ -96,8 +96,7 @@ def read_training_data(
     Raises
     ------
     InputError
-        The file is no `.h5ad`, has too few cells or genes with counts, lacks the batch column or the coordinates, or
-        names no batch for a cell.
+        The file is no `.h5ad`, has too few cells or genes with counts, or lacks coordinates or the batch of a cell.
     MatrixError
         No matrix in it holds usable counts.
     """
