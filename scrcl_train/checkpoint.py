@@ -1,7 +1,7 @@
 """A run folder: its settings, its log, and the state from which training goes on bit for bit.
 
 ======================  ===================================================================
-`run.json`              settings, seed, fingerprint of the data, device, versions
+`run.json`              settings, seed, fingerprint of the data, device, versions; what was asked of the data
 `metrics.jsonl`         one line per epoch
 `checkpoint.pt`         weights, optimiser, random generators; tensors and plain data only
 ======================  ===================================================================
@@ -33,8 +33,11 @@ class RunFiles(NamedTuple):
 
 
 RUN_FILES = RunFiles()
-FREE_KEYS = ("config.teacher.epochs", "config.preset", "device", "versions")
-"""Settings that may differ when a run goes on: a run can be lengthened or moved."""
+ASKED = "asked"
+"""Key of what was asked for beside the teacher's settings."""
+FREE_KEYS = ("config.teacher.epochs", "config.preset", "device", "versions", ASKED)
+"""Settings that may differ when a run goes on: a run can be lengthened or moved. Of what was asked, the teacher sees
+what the data's fingerprint tells already."""
 
 
 def open_run(run_dir: Path, settings: Mapping[str, Any], *, resume: bool) -> dict[str, Any] | None:
@@ -64,6 +67,21 @@ def open_run(run_dir: Path, settings: Mapping[str, Any], *, resume: bool) -> dic
     _write_atomically(path, (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode())
     checkpoint = run_dir / RUN_FILES.checkpoint
     return read_checkpoint(checkpoint) if resume and checkpoint.exists() else None
+
+
+def note_asked(run_dir: Path, asked: Mapping[str, Any]) -> None:
+    """Add to `run.json` what the user asked for beside the teacher's settings; it is never compared.
+
+    Parameters
+    ----------
+    run_dir
+        A run that `open_run` has made ready.
+    asked
+        JSON data.
+    """
+    path = run_dir / RUN_FILES.settings
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    _write_atomically(path, (json.dumps({**settings, ASKED: asked}, indent=2, sort_keys=True) + "\n").encode())
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:

@@ -25,6 +25,7 @@ from scrcl_infer.contract import GeneTable, Provenance
 from scrcl_train.augment import AugmentConfig
 from scrcl_train.batches import describe_batches, mix_batches
 from scrcl_train.calibration import calibrate, choose_folds, truth_of
+from scrcl_train.checkpoint import note_asked
 from scrcl_train.data import TrainingData, add_gene_ids, read_training_data
 from scrcl_train.device import choose_device
 from scrcl_train.distil import DistilConfig, distil
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from scrcl_infer.contract import Bundle
 
 logger = logging.getLogger(__name__)
+ASKED_OPTIONS = ("batch_key", "section_key", "n_populations", "label_keys", "layer", "input_state")
+"""Fields of `TrainOptions` that `run.json` keeps beside the teacher's settings."""
 VERSIONS_KEPT = ("scrcl", "torch", "numpy", "scikit-learn", "scanpy", "onnx", "onnxruntime")
 
 
@@ -159,6 +162,7 @@ def _find_populations(data: TrainingData, options: TrainOptions, run_dir: Path, 
                 log.epoch, {"loss": log.loss, "EDA": log.eda, "NCA": log.nca, "CVC": log.cvc}, n_epochs
             ),
         )
+    note_asked(run_dir, {key: getattr(options, key) for key in ASKED_OPTIONS})
     with progress.step("Finding populations"):
         populations, embedding = group_cells(
             data, features, teacher, options.config, n_populations=options.n_populations, seed=options.seed

@@ -10,7 +10,14 @@ import pytest
 import torch
 
 from scrcl_infer.errors import TrainingError
-from scrcl_train.checkpoint import append_metrics, open_run, read_checkpoint, write_checkpoint, write_metrics
+from scrcl_train.checkpoint import (
+    append_metrics,
+    note_asked,
+    open_run,
+    read_checkpoint,
+    write_checkpoint,
+    write_metrics,
+)
 
 
 class Outsider:
@@ -94,6 +101,20 @@ def test_differing_settings_are_named_and_free_ones_pass(tmp_path: Path) -> None
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(TrainingError, match="is not JSON"):
         open_run(tmp_path, settings, resume=True)
+
+
+def test_what_was_asked_is_kept_and_never_compared(tmp_path: Path) -> None:
+    settings = {"config": {"teacher": {"hidden": 8}}, "seed": 0}
+    open_run(tmp_path, settings, resume=False)
+    note_asked(tmp_path, {"batch_key": "donor", "label_keys": ("fine", "broad"), "n_populations": None})
+    held = json.loads((tmp_path / "run.json").read_text())
+    asked = {"batch_key": "donor", "label_keys": ["fine", "broad"], "n_populations": None}
+    assert held == {**settings, "asked": asked}
+    open_run(tmp_path, settings, resume=True)  # neither what is there
+    note_asked(tmp_path, {"n_populations": 7})
+    open_run(tmp_path, {**settings, "asked": {"n_populations": 8}}, resume=True)  # nor what is new
+    with pytest.raises(TrainingError, match="seed"):
+        open_run(tmp_path, {**settings, "seed": 1}, resume=True)
 
 
 def test_log_is_one_line_an_epoch(tmp_path: Path) -> None:

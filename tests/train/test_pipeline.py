@@ -91,7 +91,10 @@ def test_the_copy_holds_what_was_found_and_all_that_was_there(result: TrainResul
 def test_the_log_holds_every_epoch_and_the_settings(result: TrainResult) -> None:
     lines = (result.run_dir / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == list(range(1, 21))
-    assert json.loads((result.run_dir / "run.json").read_text())["seed"] == 0
+    settings = json.loads((result.run_dir / "run.json").read_text())
+    assert settings["seed"] == 0
+    asked = {"label_keys": ["cell_type"], "batch_key": None, "section_key": None, "layer": None, "input_state": "auto"}
+    assert settings["asked"] == {**asked, "n_populations": OPTIONS.n_populations}
 
 
 def test_the_same_seed_gives_the_same_bundle_to_the_byte(result: TrainResult, cells: Path, folder: Path) -> None:
