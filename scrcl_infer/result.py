@@ -153,4 +153,4 @@ class Assignment:
     """(n,) ontology ids, 'unknown' where the type is or has none; None where the bundle has no ids."""
     strangeness: NDArray[np.float32] | None = None
     """(n,) how far each cell lies outside of what the model knows: above 0 it is unknown; NaN for a cell without
-    counts. None for bundles that reject by the probability."""
+    counts. None for bundles that reject by the probability alone."""

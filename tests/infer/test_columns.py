@@ -65,7 +65,8 @@ def test_above_zero_is_unknown_and_a_cell_without_counts_has_none(
     options = AssignOptions(reject=reject, block_size=17)
     out = path.with_name(f"out{ending}")
     model.assign_file(path, Target(out, obs_prefix="my_"), options=options)
-    table, exact = read(out), model.assign(path, options=options).strangeness
+    answers = model.assign(path, options=options)
+    table, exact = read(out), answers.strangeness
     assert exact is not None
     assert exact.dtype == np.float32
     assert list(table.columns)[-2:] == ["my_margin", "my_strangeness"]
@@ -77,7 +78,8 @@ def test_above_zero_is_unknown_and_a_cell_without_counts_has_none(
     assert np.flatnonzero(np.isnan(found)).tolist() == [EMPTY]
     unknown = (table["my_cell_type"] == "unknown").to_numpy()
     assert unknown[EMPTY]
-    np.testing.assert_array_equal(np.delete(unknown, EMPTY), np.delete(found > 0, EMPTY) & reject)
+    rejected = (found > 0) | (answers.confidence < model.manifest.calibration.threshold)
+    np.testing.assert_array_equal(np.delete(unknown, EMPTY), np.delete(rejected, EMPTY) & reject)
 
 
 def test_where_there_is_no_strangeness_the_field_is_empty(model: Model, path: Path) -> None:
