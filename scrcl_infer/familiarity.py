@@ -19,8 +19,6 @@ from scrcl_infer.result import AssignedBlock, GeneReport
 
 MANY_STRANGE = 0.5
 """Share of strange cells from which on a file is doubted; known data give about 0.05."""
-UNSURE = 0.5
-"""Mean confidence below which a file is doubted: such answers are wrong more often than right."""
 SPELLED_ALIKE = {
     "Rattus norvegicus": "Mus musculus", "Macaca mulatta": "Homo sapiens", "Macaca fascicularis": "Homo sapiens",
     "Sus scrofa": "Homo sapiens", "Gallus gallus": "Homo sapiens",
@@ -101,8 +99,12 @@ def doubt(
         reasons.append(f"{share:.0%} of the cells are unknown to it, where its own kind of data give about 5%")
         if found.median_strangeness is not None and found.median_strangeness > 0:
             reasons.append(f"their median strangeness is {found.median_strangeness:.3g}, where known cells lie below 0")
-    if mean_confidence is not None and mean_confidence < UNSURE:
-        reasons.append(f"the confidence of its answers is {mean_confidence:.2f} on average")
+    usual = manifest.calibration.threshold
+    if mean_confidence is not None and mean_confidence < usual:
+        reasons.append(
+            f"the confidence of its answers is {mean_confidence:.2f} on average, where nearly every cell of its own "
+            f"kind has {usual:.2f} or more"
+        )
     if _are_other_species(found):
         reasons.append(f"the gene names are those of {found.species}, the model's those of {found.model_species}")
     few = found.weighted_overlap < manifest.genes.warn_overlap
