@@ -96,7 +96,7 @@ def check_number(n_populations: int | None, n_cells: int) -> None:
 
 
 def _check_genes(source: H5ad) -> None:
-    """Refuse genes that go by numbers where a column has their names; warn where none has.
+    """Refuse genes that go by bare numbers where a column has their names; warn where none has.
 
     Such a model would meet other files by those numbers, whatever genes they stand for there.
     """
@@ -106,16 +106,18 @@ def _check_genes(source: H5ad) -> None:
         return
     listed = ", ".join(repr(name) for name in numbers[:3])
     known = next((key for key in (*SYMBOL_COLUMNS, *ID_COLUMNS) if key in source.var_keys()), None)
-    if known is not None:
+    if known is not None and numbers[0].isdigit():
         msg = (
             f"var names the genes by numbers ({listed}, ...) and has their names in '{known}'. The model would know "
             f"the numbers only. Make the names the index, e.g. adata.var_names = adata.var['{known}'].astype(str)."
         )
         raise InputError(msg)
-    logger.warning(
-        "The genes are named by numbers (%s, ...): the model is of use only for files that number their genes alike.",
-        listed,
-    )
+    if known is None:
+        logger.warning(
+            "The genes are named by numbers (%s, ...): the model is of use only for files that number their genes "
+            "alike.",
+            listed,
+        )
 
 
 def _check_writable(folder: Path) -> None:

@@ -41,8 +41,8 @@ def test_ids_and_levels_are_in_the_table_and_the_report(folder: Path, monkeypatc
     write_bundle(replace(bundle, manifest=replace(bundle.manifest, cell_types=types, levels=levels)), folder / "model")
     assert assign(folder, monkeypatch, "-o", "out.tsv", "--ontology", "--report", "report.json") == 0
     header, first, *_ = (line.split("\t") for line in Path("out.tsv").read_text().splitlines())
-    assert header[5:] == ["scrcl_broad", "scrcl_broad_confidence", "cell_type_ontology_term_id"]
-    assert (first[5], first[7]) in {("x", "CL:0000236"), ("y", "CL:0000236"), ("unknown", "unknown")}
+    assert header[5:] == ["scrcl_strangeness", "scrcl_broad", "scrcl_broad_confidence", "cell_type_ontology_term_id"]
+    assert (first[6], first[8]) in {("x", "CL:0000236"), ("y", "CL:0000236"), ("unknown", "unknown")}
     report = json.loads(Path("report.json").read_text())
     assert report["output"]["obs_columns"] == header[1:]
     assert sum(report["levels"]["broad"].values()) == 30

@@ -132,7 +132,7 @@ def test_no_way_in_for_labels() -> None:
     assert [field.name for field in dataclasses.fields(Features)] == [
         "hvgs", "inputs", "mean", "sd", "cell_graph", "gene_graph", "components", "neighbors",
     ]  # fmt: skip
-    assert [field.name for field in dataclasses.fields(Components)] == ["scores", "loadings", "support"]
+    assert [field.name for field in dataclasses.fields(Components)] == ["scores", "loadings", "support", "noise"]
     assert Neighbors._fields == ("plain", "refined")
     assert list(inspect.signature(features_module.prepare_features).parameters) == [
         "counts", "config", "library_size", "batch", "spatial", "section", "seed",
@@ -191,9 +191,8 @@ def test_run_folder_says_what_was_run(small: Features, tmp_path: Path) -> None:
 
 
 def test_gene_programs_train_repeatably_and_keep_the_rank_of_z(small: Features) -> None:
-    components = Components(
-        scores=small.inputs[:, :5], loadings=np.eye(20, 5, dtype=np.float32), support=np.ones(5, dtype=np.float32)
-    )
+    loadings, support = np.eye(20, 5, dtype=np.float32), np.ones(5, dtype=np.float32)
+    components = Components(small.inputs[:, :5], loadings, support, noise=0.0)
     profiles = components.loadings * components.scores.std(0)
     on_pcs = dataclasses.replace(
         small,
