@@ -257,7 +257,7 @@ def test_a_reader_that_stops_early_is_no_crash(tmp_path: Path, models: Path) -> 
 
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_being_stopped_leaves_no_target_and_no_trace(tmp_path: Path, models: Path, stop: int, code: int) -> None:
-    query = write_query(tmp_path / "long.h5ad", 30_000)
+    query = write_query(tmp_path / "long.h5ad", 150_000)  # far from done when the signal comes
     words = [*COMMAND, str(query), "-m", "tiny", "-o", str(tmp_path / "o.h5ad"), "--block-size", "1"]
     process = subprocess.Popen(words, env=environment(models), stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 60
