@@ -25,6 +25,7 @@ MethodsOption = Annotated[
 ]
 JobsOption = Annotated[int, typer.Option("--jobs", min=1, help="Worker processes.")]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="OMP threads of each worker.")]
+StoredOption = Annotated[bool, typer.Option("--stored", help="Make no calls: the table of those already made.")]
 OutputOption = Annotated[Path | None, typer.Option("--output", help="Folder of the tables [benchmarks/results].")]
 
 
@@ -58,9 +59,10 @@ def make_command(name: str, n_seeds: int) -> Callable[..., None]:
         methods: MethodsOption = "all",
         jobs: JobsOption = 1,
         threads: ThreadsOption = 1,
+        stored: StoredOption = False,  # noqa: FBT002 - an option of the shell
         output: OutputOption = None,
     ) -> None:
-        run_benchmark(name, sets, tuple(range(seeds)), methods, (jobs, threads), output)
+        run_benchmark(name, sets, tuple(range(seeds)), methods, (0 if stored else jobs, threads), output)
 
     return command
 
@@ -72,7 +74,7 @@ for _name, (_seeds, _help) in BENCHMARKS.items():
 def run_benchmark(  # noqa: PLR0917 - one argument per option of the commands
     name: str, sets: str, seeds: tuple[int, ...], methods: str, workers: tuple[int, int], output: Path | None
 ) -> None:
-    """Run one benchmark, print its Markdown to stdout and write both files."""
+    """Run one benchmark (`workers`: jobs and threads), print its Markdown to stdout and write both files."""
     from benchmarks.cache import Cache
     from benchmarks.datasets import choose_sets
     from benchmarks.runner import Plan, list_calls, run_plan

@@ -15,8 +15,6 @@ MIN_CELLS = 20
 """Of the left-out type."""
 MIN_OTHERS = 3
 """Other types that must remain."""
-PER_SET = 3
-"""Types left out in turn: evenly over the types that are large enough, sorted by size."""
 HELD_OUT = 0.2
 """Share of each known type that is not learned."""
 MAX_CELLS = {"known": 1500, "novel": 300, "batch": 500}
@@ -53,34 +51,52 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """A labelled set without its `rank`-th type."""
+class Source:
+    """A labelled set whose types are left out in turn."""
 
     data: DataSet
-    rank: int
-    """From 1, the largest of those chosen, to `PER_SET`."""
     batches: tuple[str, ...] = ()
     """Batches that are learned; cells of the others are 'batch'. Empty: all are."""
     other: DataSet | None = None
     """A file whose cells of known types are 'batch'."""
 
+    def learned(self, data: Labelled) -> NDArray[np.bool_]:
+        """Tell which cells of the set, read, are of learned batches."""
+        if self.batches and data.cells.batch is not None:
+            return np.isin(data.cells.batch, self.batches)
+        return np.ones(len(data.labels), dtype=bool)
+
+    def cases(self) -> tuple[LeftOut, ...]:
+        """Return one case for each type that is large enough."""
+        data = load_set(self.data)
+        n = len(choose_types(data.labels[self.learned(data)]))
+        return tuple(LeftOut(self, rank) for rank in range(1, n + 1))
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A labelled set without its `rank`-th type."""
+
+    source: Source
+    rank: int
+    """From 1, the largest type."""
+
     @property
     def name(self) -> str:
         """Name in the table."""
-        return f"{self.data.name} {self.rank}"
+        return f"{self.source.data.name} {self.rank}"
 
     def key(self) -> dict[str, str]:
         """Return what of the data decides an answer."""
-        other = {} if self.other is None else {"other": self.other.key()["data"]}
-        rules = repr((self, MIN_CELLS, PER_SET, HELD_OUT, sorted(MAX_CELLS.items()), DEPTHS))
-        return {**self.data.key(), **other, "rules": rules}
+        source = self.source
+        other = {} if source.other is None else {"other": source.other.key()["data"]}
+        rules = repr((self, MIN_CELLS, HELD_OUT, sorted(MAX_CELLS.items()), DEPTHS))
+        return {**source.data.key(), **other, "rules": rules}
 
     def load(self) -> Asked:
         """Read the set and deal its cells."""
-        data = load_set(self.data)
-        inside = np.ones(len(data.labels), dtype=bool)
-        if self.batches and data.cells.batch is not None:
-            inside = np.isin(data.cells.batch, self.batches)
+        data = load_set(self.source.data)
+        inside = self.source.learned(data)
         left_out = choose_types(data.labels[inside])[self.rank - 1]
         rng = np.random.default_rng(0)
         known = _draw(np.flatnonzero(inside & (data.labels != left_out)), MAX_CELLS["known"], rng)
@@ -92,8 +108,8 @@ class LeftOut:
         if not inside.all():
             rows = np.flatnonzero(~inside & np.isin(data.labels, list(types)))
             groups["batch"] = counts[_draw(rows, MAX_CELLS["batch"], rng)]
-        elif self.other is not None:
-            groups["batch"] = _other_file(load_set(self.other), genes, types, rng)
+        elif self.source.other is not None:
+            groups["batch"] = _other_file(load_set(self.source.other), genes, types, rng)
         parts = {f"{name} {share:g}": _thin(cells, share) for name, cells in groups.items() for share in DEPTHS}
         what = np.repeat(np.array(list(parts), dtype=object), [part.shape[0] for part in parts.values()])
         query = sp.csr_matrix(sp.vstack(list(parts.values())))
@@ -111,21 +127,20 @@ class LeftOut:
 
 
 def choose_types(labels: NDArray[np.object_]) -> list[str]:
-    """Return the types to leave out, largest first.
+    """Return the types to leave out in turn, largest first.
 
     Raises
     ------
     InputError
-        Too few types are large enough, or would remain.
+        No type is large enough, or too few would remain.
     """
     names, sizes = np.unique(labels.astype(str), return_counts=True)
     order = np.argsort(-sizes, kind="stable")
     enough = [str(names[i]) for i in order if sizes[i] >= MIN_CELLS]
-    if len(enough) < PER_SET or len(names) <= MIN_OTHERS:
-        msg = f"{len(enough)} of {len(names)} types have {MIN_CELLS} cells or more; at least {PER_SET} are needed."
+    if not enough or len(names) <= MIN_OTHERS:
+        msg = f"{len(enough)} of {len(names)} types have {MIN_CELLS} cells or more; {MIN_OTHERS} others must remain."
         raise InputError(msg)
-    # Not the very largest: without it little of the data would be left.
-    return [enough[i] for i in np.linspace(0, len(enough) - 1, PER_SET + 1).round().astype(int)[1:]]
+    return enough
 
 
 def _draw(rows: NDArray[np.int64], n: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -60,7 +60,7 @@ class Plan:
     sets: tuple[Item, ...]
     seeds: tuple[int, ...]
     jobs: int = 1
-    """Worker processes."""
+    """Worker processes; 0 makes no calls."""
     threads: int = 1
     """OMP threads of each worker."""
 
@@ -78,28 +78,30 @@ class Results:
 def run_plan(plan: Plan, cache: Cache) -> Results:
     """Run a plan, taking finished calls from the cache; one that fails is reported and leaves the others alone."""
     results, waiting = Results(), []
-    for method in plan.methods:
+    for method in plan.methods if plan.jobs else ():
         if method.environment is not None and not method.environment.on_request:
             method.environment.make()
+    able = {method.name for method in plan.methods if not method.missing()}
     for call, item in list_calls(plan):
         stored = cache.get(call)
-        if stored is None:
-            waiting.append((call, item))
-        else:
+        if stored is not None:
             results.calls[call.method, call.data, call.seed] = stored
-    logger.info("%d calls in the cache, %d to make", len(results.calls), len(waiting))
-    _make_calls(plan, waiting, cache, results)
+        elif call.method in able:
+            waiting.append((call, item))
+    logger.info("%d calls in the cache, %d %s", len(results.calls), len(waiting), "to make" if plan.jobs else "missing")
+    if plan.jobs:
+        _make_calls(plan, waiting, cache, results)
     return results
 
 
 def list_calls(plan: Plan) -> list[tuple[Call, Item]]:
     """Return the calls of a plan, with what each is run on; all seeds of a method and set follow each other."""
-    keys = {method.name: method.cache_key() for method in plan.methods if not method.missing()}
+    keys = {method.name: method.cache_key() for method in plan.methods}
     return [
         (Call(plan.benchmark, method.name, item.name, seed, keys[method.name] | data_key), item)
         for item, data_key in ((item, item.key()) for item in plan.sets)
         for method in plan.methods
-        if method.name in keys and method.suits(item)
+        if method.suits(item)
         for seed in plan.seeds
     ]
 

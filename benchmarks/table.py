@@ -147,9 +147,9 @@ def format_grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(table: Table, method: Method, column: Column, data: str, metric: str) -> str:
-    if method.missing():
-        return "not installed"
     values = scores_of(table, column.key, data, metric)
+    if not values and method.missing():
+        return "not installed"
     if not method.suits(next(item for item in table.plan.sets if item.name == data)):
         return "-"
     if not values and any(key[:2] == (method.name, data) for key in table.results.calls):

@@ -16,11 +16,12 @@ from benchmarks.cache import Cache, Call
 from benchmarks.clustering import METHODS, find_method, make_table, score
 from benchmarks.code import hash_code
 from benchmarks.datasets import NINE, Cells, DataSet, choose_sets
+from benchmarks.environments import Environment
 from benchmarks.methods import Column, Method, Outcome
 from benchmarks.ours import cluster_cosine, paper_config, train_paper
 from benchmarks.peers_clustering import average_neighbours, cluster_and_merge
 from benchmarks.peers_spatial import spot_graph, vote
-from benchmarks.runner import Plan, Results, score_outcome
+from benchmarks.runner import Plan, Results, list_calls, run_plan, score_outcome
 from benchmarks.table import format_table, to_json
 from scrcl_infer.errors import InputError
 from scrcl_train.features import prepare_features
@@ -121,6 +122,25 @@ def test_a_fresh_clone_goes_on_from_published_calls(tmp_path: Path) -> None:
     assert again.get(newer) == {"seconds": 0.5}
     assert again.get(other) == {"seconds": 2.5}
     assert again.get(call()) is None
+
+
+def test_a_table_of_stored_calls_needs_no_peer_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DataSet, "key", lambda _: {"data": "x"})
+    absent = Environment("absent", ("no-such-peer==1",), parent=tmp_path)
+    method = Method("x", (Column("x", "x", "given"),), lambda _: None, lambda *_: Outcome({}), environment=absent)
+    plan = Plan("clustering", (method,), (DataSet("toy"),), (0, 1), jobs=0)
+    cache = Cache(tmp_path / "cache", tmp_path / "published")
+    (first, _), (second, _) = list_calls(plan)
+    cache.put(first, {"columns": {"x": {"ari": 0.25}}, "seconds": 1.0, "prepare_seconds": 1.0})
+    results = run_plan(plan, cache)
+    assert set(results.calls) == {("x", "toy", 0)}
+    assert not absent.folder.exists()
+    assert "| toy (K = 2) | **0.250 ± 0.000 (1 seeds)** |" in format_table(make_table(plan, results, {"toy": 2}))
+    # With workers, too, a peer that is not there makes no calls.
+    on_request = dataclasses.replace(absent, on_request=True)
+    lacking = dataclasses.replace(plan, methods=(dataclasses.replace(method, environment=on_request),), jobs=1)
+    assert set(run_plan(lacking, cache).calls) == {("x", "toy", 0)}
+    assert cache.get(second) is None
 
 
 def test_the_version_of_our_code_is_blind_to_comments_and_docstrings(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_without_a_network_the_column_says_not_installed(tmp_path: Path, monkeyp
     environment = fake_environment(tmp_path)
     method = Method("peer", (Column("peer", "Peer", "given"),), lambda _: None, lambda *_: Outcome({}))
     plan = Plan("transfer", (replace(method, environment=environment),), (Toy(),), (0,))
-    table = make_table(plan, run_plan(plan, SimpleNamespace(get=None)), {"toy": 3})  # type: ignore[arg-type]
+    table = make_table(plan, run_plan(plan, SimpleNamespace(get=lambda _: None)), {"toy": 3})  # type: ignore[arg-type]
     assert plan.methods[0].missing() == environment.requirements
     assert "| toy (3 shared types) | not installed |" in format_table(table)
     assert not environment.folder.exists()
@@ -68,7 +68,8 @@ def test_a_large_environment_is_not_made_unasked(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(environments, "_call", lambda *given: calls.append(given))
     large = replace(fake_environment(tmp_path), on_request=True)
     method = Method("peer", (Column("peer", "Peer", "given"),), lambda _: None, lambda *_: Outcome({}))
-    run_plan(Plan("transfer", (replace(method, environment=large),), (Toy(),), (0,)), SimpleNamespace(get=None))  # type: ignore[arg-type]
+    plan = Plan("transfer", (replace(method, environment=large),), (Toy(),), (0,))
+    run_plan(plan, SimpleNamespace(get=lambda _: None))  # type: ignore[arg-type]
     assert not calls
     large.folder.mkdir()  # as `python -m venv` would
     assert large.make()

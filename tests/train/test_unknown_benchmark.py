@@ -11,7 +11,9 @@ import scipy.sparse as sp
 from benchmarks import celltypist_env, left_out, unknown
 from benchmarks.datasets import Cells, DataSet, Labelled
 from benchmarks.environments import Environment
-from benchmarks.left_out import LeftOut, choose_types
+from benchmarks.left_out import LeftOut, Source, choose_types
+from benchmarks.runner import Plan, Results
+from benchmarks.table import format_table
 from scrcl_infer.errors import InputError
 
 SIZES = {"a": 200, "b": 100, "c": 60, "d": 50, "e": 40, "f": 6}
@@ -26,14 +28,19 @@ def case(monkeypatch: pytest.MonkeyPatch) -> LeftOut:
     data = Labelled(Cells("made up", counts, genes, batch, None, 6, "x"), labels)
     monkeypatch.setattr(left_out, "load_set", lambda _: data)
     monkeypatch.setattr(DataSet, "key", lambda _: {"data": "x"})
-    return LeftOut(DataSet("made up"), 1, batches=("one",))
+    return LeftOut(Source(DataSet("made up"), batches=("one",)), 2)
 
 
-def test_types_are_chosen_evenly_by_size_without_the_largest() -> None:
-    labels = np.repeat(np.array(list("abcdefgh"), dtype=object), [90, 80, 70, 60, 50, 40, 30, 5])
-    assert choose_types(labels) == ["c", "e", "g"]
+def test_every_type_that_is_large_enough_is_left_out_in_turn(case: LeftOut) -> None:
+    labels = np.repeat(np.array(list("abcdefgh"), dtype=object), [70, 80, 90, 60, 50, 40, 30, 5])
+    assert choose_types(labels) == list("cbadefg")
     with pytest.raises(InputError, match="2 of 2 types"):
         choose_types(labels[:150])
+    # Of "f" batch one has three cells, of "e" twenty.
+    assert [one.load().left_out for one in unknown.choose_sets("all", (case.source,))] == list("abcde")
+    assert unknown.choose_sets("made up 2", (case.source,)) == (case,)
+    with pytest.raises(InputError, match="made up 1, made up 2"):
+        unknown.choose_sets("blood", (case.source,))
 
 
 def test_the_left_out_type_is_not_learned_and_a_fifth_is_held_out(case: LeftOut) -> None:
@@ -87,3 +94,21 @@ def test_celltypist_answers_with_its_probability_and_no_rule(case: LeftOut, monk
     np.testing.assert_allclose(answers[0], asked.cells.query_counts.sum(axis=1).A1 / 1000, rtol=1e-6)
     found = unknown.score(answers, asked.cells, asked.labels)
     assert set(found) == {"auroc 1", "auroc 0.2", "auroc 0.05"}
+
+
+def test_sets_count_alike_however_many_types_they_have(case: LeftOut) -> None:
+    other = Source(DataSet("made up, too"))
+    cases = (case, LeftOut(case.source, 3), LeftOut(other, 1))
+    method = unknown.find_method("logistic", unknown.METHODS)
+    assert method is not None
+    aurocs = dict(zip((one.name for one in cases), (0.2, 0.4, 0.9), strict=True))
+    calls = {
+        ("logistic", name, 0): {"columns": {"logistic": {"auroc 1": x}}, "seconds": 1.0, "prepare_seconds": 1.0}
+        for name, x in aurocs.items()
+    }
+    plan = Plan("unknown", (method,), cases, (0,))
+    table = unknown.make_table(plan, Results(calls), dict.fromkeys(aurocs, 4))
+    text = format_table(table)
+    assert "| **mean of all types** | **0.500 ± 0.000** |" in text
+    assert "| auroc 1 | 0.600 |" in table.closing
+    assert "| kept 1 |  |" in table.closing
