@@ -24,8 +24,6 @@ HOW = f"{SCVI.requirements[0]} in an environment of its own, which `python -m be
 """For the notes under the tables."""
 SCANVI_SETTINGS = {"hvgs": 2000, "query_epochs": 100}
 """Genes of the reference, and epochs of the query's own fit: the figure of the scvi-tools tutorial."""
-SMALL_PAIRS = ("panc8", "scmix")
-"""Beginnings of the names of the pairs that scANVI is run on: on a CPU, 400 epochs on larger ones take too long."""
 
 
 def compute_latent(counts: NDArray[np.float32], *, seed: int, n_latent: int) -> NDArray[np.float32]:
