@@ -30,6 +30,8 @@ APART = 0.8
 """Groups that fewer than a fifth of the clusterings put together are populations of their own."""
 SMALLEST_APART = 0.005
 """Share of the cells that both groups must have to count: the tree sets a few strange cells apart first."""
+FEWEST_APART = 5
+"""Cells that both must have, where that is more."""
 MAX_FITTED = 20_000
 """Cells that k-means is fitted on where there are more; the others go to the nearest centre."""
 N_NEIGHBORS = 15
@@ -78,7 +80,7 @@ class ConsensusTree:
         for merge, pair in enumerate(pairs, start=self.n_leaves):
             sizes[merge] = sizes[pair].sum()
         smaller = sizes[pairs].min(axis=1) if len(pairs) else np.empty(0)
-        apart = (self.merges[:, 2] >= APART) & (smaller >= SMALLEST_APART * len(self.base))
+        apart = (self.merges[:, 2] >= APART) & (smaller >= max(SMALLEST_APART * len(self.base), FEWEST_APART))
         return min(max(2, int(apart.sum()) + 1), self.n_leaves)
 
 

@@ -65,6 +65,20 @@ def reproducible(seed: int, device: torch.device) -> Iterator[None]:
         set_rng_state(state, device)
 
 
+@contextlib.contextmanager
+def keep_threads() -> Iterator[None]:
+    """Give torch the number of threads back that it had before the body.
+
+    Numba, behind UMAP and approximate neighbours, sets that of the whole process to all CPUs: sums would be taken in
+    another order afterwards, and a second run in the same process would differ in its last digits from the first.
+    """
+    n_threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
 def rng_state(device: torch.device) -> dict[str, Tensor]:
     """Return the generators' states: 'cpu', and the device's own where it has one."""
     state = {"cpu": torch.get_rng_state()}

@@ -27,7 +27,7 @@ from scrcl_train.batches import describe_batches, mix_batches
 from scrcl_train.calibration import calibrate, choose_folds, truth_of
 from scrcl_train.checkpoint import note_asked
 from scrcl_train.data import TrainingData, add_gene_ids, read_training_data
-from scrcl_train.device import choose_device
+from scrcl_train.device import choose_device, keep_threads
 from scrcl_train.distil import DistilConfig, distil
 from scrcl_train.export import ModelParts, build_bundle
 from scrcl_train.features import Features, prepare_features
@@ -137,7 +137,7 @@ def train(path: Path, folder: Path, options: TrainOptions, *, progress: TrainPro
 def _find_populations(data: TrainingData, options: TrainOptions, run_dir: Path, progress: TrainProgress) -> Found:
     """Fit the teacher and group the cells; no label is in sight."""
     n_epochs = options.config.teacher.epochs
-    with progress.step("Choosing genes, building graphs"):
+    with progress.step("Choosing genes, building graphs"), keep_threads():
         features = prepare_features(
             data.counts,
             options.config,
@@ -168,7 +168,7 @@ def _find_populations(data: TrainingData, options: TrainOptions, run_dir: Path, 
             data, features, teacher, options.config, n_populations=options.n_populations, seed=options.seed
         )
     progress.say(f"{populations.n_populations} populations{' (estimated)' if populations.chosen else ''}")
-    with progress.step("Drawing the map"):
+    with progress.step("Drawing the map"), keep_threads():
         place = compute_map(embedding, seed=options.seed)
     return Found(features, teacher, embedding, populations, place)
 

@@ -18,7 +18,7 @@ from scrcl_infer.contract import Centroids
 from scrcl_infer.errors import TrainingError
 from scrcl_train.consensus import ConsensusTree, Views, average_neighbors, build_tree, make_embedding_views, unit_rows
 
-SMALLEST = 0.1
+SMALLEST = 0.07
 """Cells of the smallest population, as a share of the n / K that it would have if all were equal."""
 FOLLOWED = 3
 """Rounds in which cells of smaller groups follow their neighbours, before they go to the most similar population."""
@@ -103,7 +103,7 @@ def cluster_embedding(
 
 
 def cut_with_guard(tree: ConsensusTree, n_populations: int) -> NDArray[np.int64]:
-    """Cut the tree where it first has K groups of at least a tenth of n / K cells.
+    """Cut the tree where it first has K groups of at least `SMALLEST` n / K cells.
 
     Where no cut has, the bound is halved until one does.
 

@@ -106,9 +106,9 @@ def test_many_cells_are_fitted_on_a_part(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_number_is_one_more_than_the_high_merges() -> None:
     merges = np.array([[0, 1, 0.1, 2], [2, 3, 0.79, 2], [5, 6, 0.8, 4], [4, 7, 0.95, 5]])
-    assert ConsensusTree(np.arange(5), merges).estimate_number() == 3
+    assert ConsensusTree(np.repeat(np.arange(5), 5), merges).estimate_number() == 3
     merges[:, 2] = [0.1, 0.2, 0.3, 0.4]
-    assert ConsensusTree(np.arange(5), merges).estimate_number() == 2
+    assert ConsensusTree(np.repeat(np.arange(5), 5), merges).estimate_number() == 2
 
 
 @pytest.mark.parametrize(("n_strange", "number"), [(4, 2), (5, 3)])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scrcl_infer.errors import TrainingError
-from scrcl_train.device import choose_device, reproducible, rng_state, seed_everything, set_rng_state
+from scrcl_train.device import choose_device, keep_threads, reproducible, rng_state, seed_everything, set_rng_state
 
 CPU = torch.device("cpu")
 
@@ -61,3 +61,13 @@ def test_saved_state_continues_the_stream() -> None:
     torch.rand(11)
     set_rng_state(state, CPU)
     assert torch.equal(torch.rand(5), expected)
+
+
+def test_the_number_of_threads_is_put_back() -> None:
+    before = torch.get_num_threads()
+    try:
+        with keep_threads():
+            torch.set_num_threads(before + 1)
+        assert torch.get_num_threads() == before
+    finally:
+        torch.set_num_threads(before)

@@ -169,8 +169,8 @@ def make_chain(sizes: list[int]) -> ConsensusTree:
     ("sizes", "n_populations", "n_groups"),
     [
         ([50, 30, 20], 2, 2),  # all large enough: the first cut
-        ([50, 40, 2, 2], 2, 4),  # the stray leaves part first, and 4 cells are fewer than a tenth of 94 / 2
-        ([90, 4, 1], 2, 3),  # bound 4.75 is never met, 2.4 is
+        ([50, 40, 2, 2], 2, 4),  # the stray leaves part first, and 2 cells are fewer than .07 of 94 / 2
+        ([90, 3, 1], 2, 3),  # bound 3.29 is never met, 1.6 is
         ([5, 1, 1], 3, 3),  # only by halving below one cell
     ],
 )
