@@ -186,8 +186,9 @@ def write_tables_and_genes(adata: AnnData, bundle: Bundle, folder: Path, *, seed
     shown = list(dict.fromkeys(ranked["population"]))
     n_genes = max(1, min(N_FIGURE_MARKERS, MAX_FIGURE_GENES // len(shown)))
     top = markers.choose_top_genes(ranked, shown, n_genes=n_genes)
-    figures.draw_dotplot(adata, POPULATION, top, folder / "dotplot.png")
-    figures.draw_heatmap(adata, POPULATION, top, folder / "heatmap.png", seed=seed)
+    titles = title_populations(bundle)
+    figures.draw_dotplot(adata, POPULATION, top, folder / "dotplot.png", titles=titles)
+    figures.draw_heatmap(adata, POPULATION, top, folder / "heatmap.png", titles=titles, seed=seed)
 
     names = [population.name for population in bundle.manifest.populations]
     genes, association = bundle.manifest.genes.names, bundle.gene_graph.association
@@ -196,12 +197,20 @@ def write_tables_and_genes(adata: AnnData, bundle: Bundle, folder: Path, *, seed
     types = {population.name: population.cell_type for population in bundle.manifest.populations}
     for table, name in ((driven, "associated_genes"), (compared, "association_vs_markers")):
         _write_table(table.assign(cell_type=table["population"].map(types)), folder / f"{name}.tsv")
-    figures.draw_associated_genes(driven, folder / "associated_genes.png")
+    figures.draw_associated_genes(driven, folder / "associated_genes.png", titles=titles)
     if len(compared):
-        figures.draw_overlap(compared, folder / "association_vs_markers.png")
+        figures.draw_overlap(compared, folder / "association_vs_markers.png", titles=titles)
     else:
         logger.warning("the model has too few genes to compare its association with markers")
     return compared
+
+
+def title_populations(bundle: Bundle) -> dict[str, str]:
+    """Return population -> what figures write for it: its number, and its type's name where it has one of its own."""
+    return {
+        population.name: " ".join(dict.fromkeys((population.name, population.cell_type)))
+        for population in bundle.manifest.populations
+    }
 
 
 def write_maps(adata: AnnData, folder: Path, *, seed: int = 0) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Titles = Mapping[str, str]
+
 DPI = 150
 POINTS = 120_000
 """Divided by the number of cells, the area of a cell's dot."""
@@ -52,7 +54,9 @@ def draw_umap(places: NDArray[np.float32], groupings: Mapping[str, NDArray[np.ob
     _save(figure, path)
 
 
-def draw_dotplot(adata: AnnData, key: str, genes: Mapping[str, Sequence[str]], path: Path) -> None:
+def draw_dotplot(
+    adata: AnnData, key: str, genes: Mapping[str, Sequence[str]], path: Path, *, titles: Titles | None = None
+) -> None:
     """Draw populations against their markers: dot size is the share of cells that express, colour the scaled mean.
 
     Parameters
@@ -61,6 +65,8 @@ def draw_dotplot(adata: AnnData, key: str, genes: Mapping[str, Sequence[str]], p
         (n, g) log-normalised expression.
     genes
         Population -> its markers.
+    titles
+        Population -> what is written for it; here and below.
     """
     names = [gene for own in genes.values() for gene in own]
     groups = list(adata.obs[key].cat.categories)
@@ -76,7 +82,7 @@ def draw_dotplot(adata: AnnData, key: str, genes: Mapping[str, Sequence[str]], p
     dots = axis.scatter(x, y, s=4 + 90 * share, c=scaled, cmap="Reds", edgecolors="0.5", linewidths=0.4)
     axis.set(xlim=(-0.8, len(names) - 0.2), ylim=(len(groups) - 0.4, -0.6))
     axis.set_xticks(range(len(names)), names, rotation=90, fontsize=8, style="italic")
-    axis.set_yticks(range(len(groups)), groups)
+    axis.set_yticks(range(len(groups)), _titled(groups, titles))
     for edge in np.cumsum([len(own) for own in genes.values()])[:-1]:
         axis.axvline(edge - 0.5, color="0.85", linewidth=0.8, zorder=0)
     figure.colorbar(dots, ax=axis, label="mean, scaled per gene", fraction=0.03, pad=0.02)
@@ -86,7 +92,15 @@ def draw_dotplot(adata: AnnData, key: str, genes: Mapping[str, Sequence[str]], p
     _save(figure, path)
 
 
-def draw_heatmap(adata: AnnData, key: str, genes: Mapping[str, Sequence[str]], path: Path, *, seed: int = 0) -> None:
+def draw_heatmap(
+    adata: AnnData,
+    key: str,
+    genes: Mapping[str, Sequence[str]],
+    path: Path,
+    *,
+    titles: Titles | None = None,
+    seed: int = 0,
+) -> None:
     """Draw standardised expression of the markers (rows) in up to 60 cells of each population (columns)."""
     rng = np.random.default_rng(seed)
     names = [gene for own in genes.values() for gene in own]
@@ -105,7 +119,7 @@ def draw_heatmap(adata: AnnData, key: str, genes: Mapping[str, Sequence[str]], p
     for edge in edges[1:-1]:
         axis.axvline(edge - 0.5, color="black", linewidth=0.6)
     middle = (np.array(edges[1:]) + np.array(edges[:-1])) / 2 - 0.5
-    axis.set_xticks(middle, groups, rotation=90)
+    axis.set_xticks(middle, _titled(groups, titles), rotation=90)
     axis.set_yticks(range(len(names)), names, fontsize=7, style="italic")
     figure.colorbar(image, ax=axis, label="standardised log expression", fraction=0.03, pad=0.02)
     _save(figure, path)
@@ -146,7 +160,7 @@ def draw_paga(
     _save(figure, path)
 
 
-def draw_overlap(comparison: pd.DataFrame, path: Path) -> None:
+def draw_overlap(comparison: pd.DataFrame, path: Path, *, titles: Titles | None = None) -> None:
     """Draw, for each population and k, how many of its k most associated genes are among its k best markers."""
     tops = sorted(comparison["k"].unique())
     names = list(dict.fromkeys(comparison["population"]))
@@ -159,13 +173,13 @@ def draw_overlap(comparison: pd.DataFrame, path: Path) -> None:
         chance = float(own["expected"].max()) / k
         axis.axvline(chance, color="tab:red", linestyle="--", linewidth=1)
         axis.set(title=f"k = {k}, by chance {chance:.2f}", xlim=(0, 1), ylim=(len(names) - 0.4, -0.6))
-        axis.set_yticks(range(len(names)), names if axis is axes[0] else [""] * len(names))
+        axis.set_yticks(range(len(names)), _titled(names, titles) if axis is axes[0] else [""] * len(names))
         axis.set_xlabel("share of k")
     figure.suptitle("Associated genes that are Wilcoxon markers (blue: adjusted p < 0.05; dashed: chance)", fontsize=10)
     _save(figure, path)
 
 
-def draw_associated_genes(table: pd.DataFrame, path: Path, *, n_genes: int = 10) -> None:
+def draw_associated_genes(table: pd.DataFrame, path: Path, *, titles: Titles | None = None, n_genes: int = 10) -> None:
     """Draw the names of the genes most associated with each population, coloured by their rank among the markers."""
     from matplotlib.colors import LogNorm
 
@@ -182,7 +196,7 @@ def draw_associated_genes(table: pd.DataFrame, path: Path, *, n_genes: int = 10)
         )
     image = axis.imshow(ranks, aspect="auto", cmap="Blues_r", norm=LogNorm(1, 1000, clip=True))
     axis.set_xticks(range(n_genes), [str(i) for i in range(1, n_genes + 1)])
-    axis.set_yticks(range(len(names)), names)
+    axis.set_yticks(range(len(names)), _titled(names, titles))
     axis.set_xlabel("rank by association")
     axis.set_title("Genes that the refinement associates with each population")
     figure.colorbar(image, ax=axis, label="rank among Wilcoxon markers", fraction=0.03, pad=0.02)
@@ -204,6 +218,10 @@ def order_names(names: set[str]) -> list[str]:
     import re
 
     return sorted(names, key=lambda name: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", str(name))])
+
+
+def _titled(names: Sequence[str], titles: Titles | None) -> list[str]:
+    return [(titles or {}).get(name, name) for name in names]
 
 
 def _figure(width: float, height: float, *, n_columns: int = 1) -> tuple[Figure, list[Axes]]:

@@ -14,7 +14,7 @@ import pytest
 from scrcl_infer.bundle import write_bundle
 from scrcl_infer.contract import Bundle
 from scrcl_infer.errors import BundleNotFoundError, InputError, OutputError
-from scrcl_train.biology import POPULATION, Biology, compute_paga, read_run, write_biology
+from scrcl_train.biology import POPULATION, Biology, compute_paga, read_run, title_populations, write_biology
 from tests.make_bundle import tiny_bundle
 
 if TYPE_CHECKING:
@@ -82,6 +82,16 @@ def written(run: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 def read(written: Biology, name: str) -> pd.DataFrame:
     return pd.read_csv(written.folder / f"{name}.tsv", sep="\t")
+
+
+def test_a_population_goes_by_its_number_and_its_types_name(simulated: AnnData) -> None:
+    bundle = run_bundle(simulated)
+    first, second, *rest = bundle.manifest.populations
+    named = (dataclasses.replace(first, cell_type="B"), dataclasses.replace(second, cell_type=second.name), *rest)
+    titles = title_populations(
+        dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, populations=named))
+    )
+    assert (titles[first.name], titles[second.name]) == (f"{first.name} B", second.name)
 
 
 def test_every_figure_and_table_is_written(written: Biology) -> None:

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from matplotlib.figure import Figure
 
+from scrcl_train import figures
 from scrcl_train.figures import (
     choose_colours,
     draw_associated_genes,
@@ -56,6 +58,26 @@ def test_a_population_without_markers_and_a_gene_that_never_varies_are_drawn(ada
     draw_heatmap(adata, "group", top, tmp_path / "heat.png")
     assert is_png(tmp_path / "dots.png")
     assert is_png(tmp_path / "heat.png")
+
+
+def test_populations_go_by_their_titles(adata: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[set[str]] = []
+
+    def keep(figure: Figure, path: Path) -> None:
+        axes = figure.axes
+        seen.append({text.get_text() for axis in axes for text in (*axis.get_xticklabels(), *axis.get_yticklabels())})
+
+    monkeypatch.setattr(figures, "_save", keep)
+    titles = {"P1": "P1 B cell"}
+    top = {"P1": ["A"], "P2": ["B"]}
+    draw_dotplot(adata, "group", top, tmp_path / "dots.png", titles=titles)
+    draw_heatmap(adata, "group", top, tmp_path / "heat.png", titles=titles)
+    listed = pd.DataFrame({"population": ["P1", "P2"], "rank": 1, "gene": ["A", "B"], "wilcoxon_rank": 1})
+    draw_associated_genes(listed, tmp_path / "genes.png", titles=titles)
+    assert len(seen) == 3
+    for labels in seen:
+        assert {"P1 B cell", "P2"} <= labels
+        assert "P1" not in labels
 
 
 def test_a_group_of_one_cell_is_drawn_and_the_same_data_give_the_same_bytes(tmp_path: Path) -> None:
