@@ -159,7 +159,8 @@ def _cell(table: Table, method: Method, column: Column, data: str, metric: str) 
         return "failed" if failed else "not run"
     if metric == "n_clusters":
         return f"{fmean(values):.1f}"
-    short = f" ({len(values)} seeds)" if len(values) < len(table.plan.seeds) else ""
+    plural = "" if len(values) == 1 else "s"
+    short = f" ({len(values)} seed{plural})" if len(values) < len(table.plan.seeds) else ""
     return _pair(fmean(values), pstdev(values)) + short
 
 

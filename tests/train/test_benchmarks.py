@@ -135,7 +135,7 @@ def test_a_table_of_stored_calls_needs_no_peer_installed(tmp_path: Path, monkeyp
     results = run_plan(plan, cache)
     assert set(results.calls) == {("x", "toy", 0)}
     assert not absent.folder.exists()
-    assert "| toy (K = 2) | **0.250 ± 0.000 (1 seeds)** |" in format_table(make_table(plan, results, {"toy": 2}))
+    assert "| toy (K = 2) | **0.250 ± 0.000 (1 seed)** |" in format_table(make_table(plan, results, {"toy": 2}))
     # With workers, too, a peer that is not there makes no calls.
     on_request = dataclasses.replace(absent, on_request=True)
     lacking = dataclasses.replace(plan, methods=(dataclasses.replace(method, environment=on_request),), jobs=1)
