@@ -259,12 +259,21 @@ def test_a_reader_that_stops_early_is_no_crash(tmp_path: Path, models: Path) -> 
 def test_being_stopped_leaves_no_target_and_no_trace(tmp_path: Path, models: Path, stop: int, code: int) -> None:
     query = write_query(tmp_path / "long.h5ad", 150_000)  # far from done when the signal comes
     words = [*COMMAND, str(query), "-m", "tiny", "-o", str(tmp_path / "o.h5ad"), "--block-size", "1"]
-    process = subprocess.Popen(words, env=environment(models), stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 60
-    while not list(tmp_path.glob(".o.h5ad.*.tmp")) and time.monotonic() < end:
-        time.sleep(0.01)
-    process.send_signal(stop)
-    _, err = process.communicate(timeout=60)
+    process = subprocess.Popen(
+        words,
+        env=environment(models),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - ignored in background jobs
+    )
+    try:
+        end = time.monotonic() + 60
+        while not list(tmp_path.glob(".o.h5ad.*.tmp")) and time.monotonic() < end:
+            time.sleep(0.01)
+        process.send_signal(stop)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == code
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == [query]
