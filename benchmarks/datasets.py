@@ -91,7 +91,7 @@ FURTHER = (
     DataSet("Xin_pancreas674_lognorm", is_log=True),
     DataSet("Wang_pancreas501_lognorm", is_log=True),
 )
-"""Five small ones of some hundred genes, three of them of logarithms only."""
+"""Five small ones of 219 to 2,000 genes, three of them of logarithms only."""
 
 SPATIAL = (
     DataSet("DLPFC_151673", label_key="ground_truth"),
