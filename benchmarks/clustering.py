@@ -37,7 +37,8 @@ The seed sets every random number of a method but the PCA, which is deterministi
 
 The default preset was developed on the first eleven sets; *the nine* are the first nine of them in the order of
 `benchmarks.datasets`. The last five are small, of 219 to 2,000 genes; two constants were chosen on all sixteen (the
-smallest population, .07 of n / K, and the five cells that count for K). Three of the five hold logarithms, which are taken back by expm1 first, for all."""
+smallest population, .07 of n / K, and the five cells that count for K). Three of the five hold logarithms, which are
+taken back by expm1 first, for all."""
 
 
 def score(clusters: NDArray[Any], cells: Cells, labels: ArrayLike) -> dict[str, float]:
