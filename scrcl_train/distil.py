@@ -126,7 +126,8 @@ def distil(
         sampler = CellSampler(counts, library_size, device)
         truth = _Truth.build(replace(targets, embedding=embedding), student, config.class_weight_exponent)
         _run(student, sampler, truth, config, seed, on_epoch)
-    return student.cpu().eval()
+    student.cpu().round_weights()
+    return student.eval()
 
 
 def reduce_embedding(embedding: NDArray[np.float32], dim: int) -> NDArray[np.float32]:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 import logging
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 
@@ -35,13 +31,12 @@ from scrcl_infer.contract import (
     SpatialSpec,
 )
 from scrcl_train.card import write_card
+from scrcl_train.onnx_graph import OPSET, export_onnx
 from scrcl_train.parity import NearTieError, check_parity, run_onnx
 from scrcl_train.student import Student
 
 logger = logging.getLogger(__name__)
 
-OPSET = 18
-"""Understood by onnxruntime 1.14 and later; the exporter's own, so that nothing has to be converted."""
 PARITY_CELLS = 2000
 GOLDEN_CELLS = 32
 NUDGE = 1e-3
@@ -158,53 +153,6 @@ def _nudge(student: Student, *, seed: int) -> Student:
     return moved
 
 
-def export_onnx(student: Student, contract_id: str) -> bytes:
-    """Serialise the student as one ONNX file that takes any number of cells.
-
-    Parameters
-    ----------
-    student
-        On the CPU.
-    contract_id
-        `Manifest.contract_id`, stamped into the file's metadata so that encoder and manifest cannot be mixed up.
-
-    Returns
-    -------
-    bytes
-        Opset `OPSET`, no external data, inputs and outputs named as in `scrcl_infer.contract.TENSORS`; no path, source
-        line or other trace of the machine it was made on.
-    """
-    import torch
-
-    outputs = [TENSORS.embedding, TENSORS.log_posterior, TENSORS.map, TENSORS.components]
-    if student.n_types:
-        outputs.append(TENSORS.log_type_posterior)
-    # Two example cells: a dimension of 1 would be taken as fixed.
-    example = (torch.ones(2, student.n_genes), torch.full((2, 1), float(student.n_genes)))
-    cells = torch.export.Dim("cells")
-    with _silence():
-        program = torch.onnx.export(
-            student.eval(),
-            example,
-            input_names=[TENSORS.counts, TENSORS.library_size],
-            output_names=outputs,
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            dynamic_shapes={TENSORS.counts: {0: cells}, TENSORS.library_size: {0: cells}},
-            verbose=False,
-        )
-    if program is None:  # pragma: no cover - the exporter's signature allows it for its older form only
-        msg = "torch.onnx.export returned nothing"
-        raise RuntimeError(msg)
-    model = program.model_proto
-    _strip(model)
-    entry = model.metadata_props.add()
-    entry.key, entry.value = "contract_id", contract_id
-    serialised: bytes = model.SerializeToString(deterministic=True)
-    return serialised
-
-
 def make_golden(model: bytes, counts: sp.csr_matrix, library_size: NDArray[np.float32]) -> Golden:
     """Choose rows that cover the populations and are not near a tie, with onnxruntime's answers for them.
 
@@ -271,30 +219,3 @@ def _own_version() -> str:
         return version("scrcl")
     except PackageNotFoundError:
         return "0+unknown"
-
-
-def _strip(model: object) -> None:
-    """Remove what the exporter notes about the source code: file paths, lines, class names."""
-    pending = [model]
-    while pending:
-        message = pending.pop()
-        for field in ("metadata_props", "doc_string"):
-            if hasattr(message, field):
-                message.ClearField(field)  # type: ignore[attr-defined]
-        graph = getattr(message, "graph", None)
-        if graph is not None:
-            pending += [graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info]
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep the exporter's remarks (packages it did not find, deprecations of its own) off the console."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -7,7 +7,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from scrcl_infer.contract import GeneGraph
-from scrcl_train.student import Student, log_normalise
+from scrcl_train.student import Student, log_normalise, take_roots
 
 N_NEIGHBORS = 5
 """Nearest genes of each gene, as many as in the teacher's gene graph (there the gene itself is among them)."""
@@ -115,7 +115,7 @@ def compute_evidence(student: Student, counts: sp.csr_matrix, library_size: NDAr
 
     .. math:: e_g \propto \lVert W_{\cdot g} \rVert_2^2 \, \mathrm{var}(v_g)
 
-    with W the first layer and v its input, the log expression: the gene's share in the variance of the hidden units,
+    with W the first layer and v its input (`take_roots`): the gene's share in the variance of the hidden units,
     as far as genes vary on their own.
 
     Parameters
@@ -131,7 +131,7 @@ def compute_evidence(student: Student, counts: sp.csr_matrix, library_size: NDAr
         G non-negative numbers that sum to 1.
     """
     n_genes = counts.shape[1]
-    _, sd = _moments(log_normalise(counts, library_size, target_sum=student.config.target_sum))
+    _, sd = _moments(take_roots(counts, library_size, target_sum=student.config.target_sum))
     weight = np.linalg.norm(student.first.weight.detach().cpu().numpy().astype(np.float64), axis=0)
     evidence = (weight * sd) ** 2
     total = evidence.sum()

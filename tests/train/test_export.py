@@ -19,7 +19,8 @@ from scrcl_infer.errors import ExportError
 from scrcl_infer.verify import verify_bundle
 from scrcl_train import export
 from scrcl_train.distil import distil
-from scrcl_train.export import GOLDEN_CELLS, GOLDEN_GAP, OPSET, build_bundle, export_onnx, make_golden
+from scrcl_train.export import GOLDEN_CELLS, GOLDEN_GAP, build_bundle, make_golden
+from scrcl_train.onnx_graph import OPSET, export_onnx
 from scrcl_train.naming import name_populations
 from scrcl_train.parity import NearTieError, check_parity
 from scrcl_train.populations import fit_centroids
@@ -67,6 +68,17 @@ def test_any_number_of_cells(model: bytes, n_cells: int) -> None:
     np.testing.assert_allclose(embedding, predict(student, counts, library).embedding, atol=1e-5)
 
 
+def test_what_genes_are_multiplied_by_are_the_students_weights_in_8_bits(model: bytes) -> None:
+    _, student = teach(labelled=True)
+    graph = onnx.load_from_string(model).graph
+    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
+    whole = [tensors[node.input[1]] for node in graph.node if node.op_type == "MatMulInteger"]
+    wanted = (student.first.weight.detach().numpy().T, student.directions.numpy())
+    for found, weights in zip(whole, wanted, strict=True):
+        assert found.dtype == np.int8
+        np.testing.assert_allclose(found * (np.abs(weights).max(axis=0) / 127), weights, rtol=1e-5, atol=1e-8)
+
+
 def test_the_same_student_gives_the_same_bytes(model: bytes) -> None:
     assert export_onnx(teach(labelled=True)[1], "0123456789abcdef") == model
 
@@ -79,7 +91,7 @@ def test_no_trace_of_the_machine_is_left(model: bytes) -> None:
 def test_nothing_is_printed() -> None:
     code = (
         "from tests.student_case import make_world, StudentConfig, Student\n"
-        "from scrcl_train.export import export_onnx\n"
+        "from scrcl_train.onnx_graph import export_onnx\n"
         "import numpy as np\n"
         "export_onnx(Student(np.zeros(5, np.float32), StudentConfig(), n_populations=2).eval(), 'id')\n"
     )

@@ -119,7 +119,8 @@ def test_evidence_sums_to_one_and_rests_on_the_markers() -> None:
 def test_evidence_is_the_share_of_the_hidden_variance_of_unrelated_genes() -> None:
     world, student = teach(labelled=True)
     weight = student.state_dict()["first.weight"].numpy()
-    spread = log_normalise(world.counts, world.library_size).toarray().std(axis=0)
+    rate = world.counts.toarray().astype(np.float64) / np.reshape(world.library_size, (-1, 1)) * 1e4
+    spread = np.round(58 * ((1 + rate) ** 0.125 - 1)).std(axis=0)
     expected = (np.linalg.norm(weight, axis=0) * spread) ** 2
     evidence = compute_evidence(student, world.counts, world.library_size)
     np.testing.assert_allclose(evidence, expected / expected.sum(), rtol=1e-4)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from scrcl_infer.errors import ExportError
-from scrcl_train.export import export_onnx
+from scrcl_train.onnx_graph import export_onnx
 from scrcl_train.parity import NearTieError, check_parity, run_onnx
 from scrcl_train.student import predict
 from tests.student_case import make_world, teach
@@ -26,8 +26,8 @@ def model() -> bytes:
 
 def tamper(model: bytes, name: str, change: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> bytes:
     proto = onnx.load_from_string(model)
-    (tensor,) = (t for t in proto.graph.initializer if t.name == name)
-    tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor).copy()), name))
+    (tensor,) = (t for t in proto.graph.initializer if t.name == f"student.{name}")
+    tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor).copy()), tensor.name))
     return proto.SerializeToString()
 
 

@@ -11,7 +11,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp
 
-from scrcl_train.student import Student, StudentConfig, fit_input_mean, log_normalise, predict
+from scrcl_train.student import Student, StudentConfig, fit_input_mean, log_normalise, predict, split_weights, take_roots
 from tests.student_case import make_world, teach
 
 
@@ -34,7 +34,8 @@ def forward_in_numpy(
     student: Student, counts: NDArray[np.float32], library: NDArray[np.float32]
 ) -> list[NDArray[np.float64]]:
     w = {name: value.numpy().astype(np.float64) for name, value in student.state_dict().items()}
-    v = np.log1p(counts.astype(np.float64) / library[:, None] * 1e4) - w["mean"]
+    root = (1 + counts.astype(np.float64) / library[:, None] * 1e4) ** 0.125
+    v = np.round(58 * (root - 1)) * 8 / 58 - w["mean"]
     h = np.maximum(v @ w["first.weight"].T + w["first.bias"], 0)
     raw = h @ w["embedding_head.weight"].T + w["embedding_head.bias"]
     place = np.maximum(h @ w["map_head.0.weight"].T + w["map_head.0.bias"], 0)
@@ -130,14 +131,16 @@ def test_the_map_bends_no_feature_that_types_rest_on() -> None:
     assert student.map_head[0].weight.grad is not None
 
 
-def test_mean_and_normalisation_are_scanpys() -> None:
+def test_logarithms_and_their_roots_are_of_scanpys_rates() -> None:
     world = make_world()
     counts, library = world.counts, np.asarray(world.counts.sum(axis=1)).ravel()
     data = AnnData(counts.copy())
     sc.pp.normalize_total(data, target_sum=1e4)
+    roots = np.round(58 * ((1 + data.X.toarray().astype(np.float64)) ** 0.125 - 1)) * 8 / 58
     sc.pp.log1p(data)
     np.testing.assert_allclose(log_normalise(counts, library).toarray(), data.X.toarray(), rtol=1e-5)
-    np.testing.assert_allclose(fit_input_mean(counts, library), data.X.toarray().mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(take_roots(counts, library).toarray(), roots, rtol=1e-6)
+    np.testing.assert_allclose(fit_input_mean(counts, library), roots.mean(axis=0), rtol=1e-5)
 
 
 def test_normalising_adds_up_entries_stored_twice_and_leaves_the_matrix_alone() -> None:
@@ -145,6 +148,25 @@ def test_normalising_adds_up_entries_stored_twice_and_leaves_the_matrix_alone() 
     logged = log_normalise(twice, np.array([10.0], dtype=np.float32))
     assert logged.toarray()[0, 3] == pytest.approx(np.log1p(3000))
     assert twice.nnz == 2
+
+
+def test_rounded_weights_are_whole_numbers_of_8_bits_and_stay_as_they_are() -> None:
+    student = random_student()
+    before = student.first.weight.detach().clone()
+    student.round_weights()
+    whole, size = split_weights(student.first.weight.detach())
+    assert whole.abs().max() == 127
+    torch.testing.assert_close(whole * size[:, None], student.first.weight.detach())
+    assert ((student.first.weight - before).abs() <= before.abs().amax(dim=1, keepdim=True) / 254 * 1.001).all()
+    once = student.first.weight.detach().clone()
+    student.round_weights()
+    torch.testing.assert_close(student.first.weight.detach(), once, rtol=1e-6, atol=0)
+
+
+def test_a_gene_with_all_counts_of_a_cell_fits_the_narrow_sums_of_older_processors() -> None:
+    steps = random_student().count_steps(torch.tensor([[5e3] + [0.0] * 29]), torch.tensor([[5e3]]))
+    assert 2 * steps.round().max() * 127 < 2**15
+    assert steps[0, 1:].abs().max() == 0
 
 
 def test_4000_genes() -> None:
