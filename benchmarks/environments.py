@@ -57,7 +57,7 @@ class Environment:
         logger.info("installing %s into %s", ", ".join(self.requirements), self.folder)
         limits = ("--constraint", str(CONSTRAINTS)) if self.constrained else ()
         quiet = ("--quiet", "--disable-pip-version-check", "--retries", "1", "--timeout", "15")
-        install = (str(self._python), "-m", "pip", "install", *quiet, *limits, *self.requirements)
+        install = (str(self.python), "-m", "pip", "install", *quiet, *limits, *self.requirements)
         try:
             _call((sys.executable, "-m", "venv", "--clear", str(self.folder)), INSTALL_SECONDS)
             _call(install, INSTALL_SECONDS)
@@ -77,10 +77,10 @@ class Environment:
             It failed.
         """
         script = WORKERS / f"{self.worker or self.name}.py"
-        _call((str(self._python), "-I", str(script), str(folder)), None, {"HOME": str(folder)})
+        _call((str(self.python), "-I", str(script), str(folder)), None, {"HOME": str(folder)})
 
     @property
-    def _python(self) -> Path:
+    def python(self) -> Path:
         return self.folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
