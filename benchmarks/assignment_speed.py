@@ -54,7 +54,9 @@ def main() -> None:
             _print_row("scrcl-assign", n_cells, measure((sys.executable, "-m", *command)))
             if peer is not None:
                 types = str(folder / "peer.csv")
-                _print_row("CellTypist", n_cells, measure((*peer, "answer", str(path), str(folder / "peer.pkl"), types)))
+                _print_row(
+                    "CellTypist", n_cells, measure((*peer, "answer", str(path), str(folder / "peer.pkl"), types))
+                )
     _print_encoder()
 
 
@@ -126,9 +128,7 @@ def _print_encoder() -> None:
         costs.append((time.perf_counter() - start, time.process_time() - processor))
     seconds, processor = min(costs)
     what = f"encoder alone, {encoder.n_genes:,} genes, {encoder.threads} threads"
-    print(
-        f"| {what} | {ENCODED_CELLS:,} | {seconds:.3f} | {processor:.3f} | {ENCODED_CELLS / seconds / 1e3:.0f} | |"
-    )
+    print(f"| {what} | {ENCODED_CELLS:,} | {seconds:.3f} | {processor:.3f} | {ENCODED_CELLS / seconds / 1e3:.0f} | |")
 
 
 if __name__ == "__main__":

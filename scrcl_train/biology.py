@@ -56,7 +56,15 @@ class Biology:
     """What the same share would be by chance."""
 
 
-def write_biology(h5ad: Path, bundle: Path | str, output: Path, *, force: bool = False, seed: int = 0) -> Biology:
+def write_biology(
+    h5ad: Path,
+    bundle: Path | str,
+    output: Path,
+    *,
+    gene_column: str | None = None,
+    force: bool = False,
+    seed: int = 0,
+) -> Biology:
     """Write marker genes, maps and the refinement's gene associations of a training run.
 
     Tables (TSV): `markers`, `associated_genes`, `association_vs_markers`, `paga`. Figures (PNG): `umap`, `dotplot`,
@@ -70,6 +78,8 @@ def write_biology(h5ad: Path, bundle: Path | str, output: Path, *, force: bool =
         The bundle of the same run: its folder, or its name where `scrcl_infer.catalog` finds it.
     output
         Folder to write; made where it does not exist.
+    gene_column
+        Column of `var` with the genes' names, as the run was given; None takes the index.
     force
         Write into a folder that holds something already.
     seed
@@ -92,7 +102,7 @@ def write_biology(h5ad: Path, bundle: Path | str, output: Path, *, force: bool =
         raise OutputError(msg)
     folder, _ = find_bundle(bundle)
     model = read_bundle(folder)
-    adata = read_run(h5ad)
+    adata = read_run(h5ad, gene_column)
     check_same_run(adata, model, h5ad)
     output.mkdir(parents=True, exist_ok=True)
     comparison = write_tables_and_genes(adata, model, output, seed=seed)
@@ -108,7 +118,7 @@ def write_biology(h5ad: Path, bundle: Path | str, output: Path, *, force: bool =
     )
 
 
-def read_run(path: Path) -> AnnData:
+def read_run(path: Path, gene_column: str | None = None) -> AnnData:
     """Read what a training run wrote.
 
     Returns
@@ -127,7 +137,7 @@ def read_run(path: Path) -> AnnData:
 
     from scrcl_train.data import read_training_data
 
-    data = read_training_data(path)
+    data = read_training_data(path, gene_column=gene_column)
     stored = anndata.read_h5ad(path, backed="r")
     try:
         if POPULATION not in stored.obs or EMBEDDING not in stored.obsm:

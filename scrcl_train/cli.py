@@ -114,6 +114,9 @@ def fit_cli(
     input_state: Annotated[InputStateChoice, typer.Option(help="What that matrix holds.")] = InputStateChoice.auto,
     name: Annotated[str | None, typer.Option(help="Name of the model.  [default: the folder's]")] = None,
     data_licence: Annotated[str, typer.Option(metavar="TEXT", help="Licence of the data, for the card.")] = "unknown",
+    gene_column: Annotated[
+        str | None, typer.Option(metavar="VAR_KEY", help="Has the genes' names.  [default: the index of var]")
+    ] = None,
     gene_ids: Annotated[
         Path | None,
         typer.Option(metavar="TABLE", help="Ensembl ids and symbols, where the data has one only."),
@@ -156,6 +159,7 @@ def fit_cli(
         resume=resume,
         force=force,
         write_h5ad=write_h5ad,
+        gene_column=gene_column,
         gene_ids=gene_ids,
         card_notes=card_notes,
     )

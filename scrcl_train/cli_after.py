@@ -66,11 +66,14 @@ def biology_cli(
     data: Annotated[Path, typer.Argument(metavar="FOUND.h5ad", help="From `scrcl-train ... --write-h5ad`.")],
     bundle: Annotated[str, typer.Argument(metavar="DIR|NAME", help="Model of the same run.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for figures and tables.")],
+    gene_column: Annotated[
+        str | None, typer.Option(metavar="VAR_KEY", help="As in training.  [default: the index of var]")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds files.")] = False,
 ) -> None:
     """Write marker genes, dot plot, heatmap, UMAP, PAGA, and the genes that drive each population, as PNG and TSV."""
     shell.configure_logging()
     from scrcl_train.biology import write_biology
 
-    write_biology(data, bundle, output, force=force)
+    write_biology(data, bundle, output, gene_column=gene_column, force=force)
     typer.echo(output)

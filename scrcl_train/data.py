@@ -6,6 +6,7 @@ Labels have a reader of their own: nothing that fits the teacher ever receives t
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scrcl_infer.result import InputState, MatrixReport
+
+logger = logging.getLogger(__name__)
 
 ENSEMBL_ID = re.compile(r"^ENS[A-Z]*G\d{6,}|^WBGene\d{8}|^FBgn\d{7}", re.IGNORECASE)
 SYMBOL_COLUMNS = ("feature_name", "gene_symbols", "gene_symbol", "gene_names", "gene_name", "symbol", "Symbol")
@@ -79,41 +82,40 @@ def read_training_data(
     batch_key: str | None = None,
     spatial: bool = False,
     section_key: str | None = None,
+    gene_column: str | None = None,
 ) -> TrainingData:
-    """Read counts and gene names of an `.h5ad`; cells without counts and features other than genes are left out.
+    """Read an `.h5ad` without its empty cells and features other than genes; genes of one name are summed.
 
     Parameters
     ----------
-    path
-        The file; never changed.
     layer, state
         Which matrix to read, and as what; see `scrcl_infer.matrix.choose_matrix`.
     batch_key, section_key
         Columns of `obs` that tell batches and tissue sections apart.
     spatial
         Read `obsm['spatial']` too.
+    gene_column
+        Column of `var` with the genes' names; None takes the index. A gene without a name there keeps the index's.
 
     Raises
     ------
     InputError
-        The file is no `.h5ad`, has too few cells or genes with counts, or lacks coordinates or the batch of a cell.
+        The file is no `.h5ad`, has too few cells or genes with counts, or lacks a column, places or a cell's batch.
     MatrixError
         No matrix in it holds usable counts.
     """
     with H5ad(path) as source:
         report = choose_matrix(source, layer=layer, state=state)
-        names, obs_names = _strings(source.var_names(report.where)), source.obs_names()
+        names, text, obs_names = *_read_genes(source, report.where, gene_column), source.obs_names()
         genes = np.flatnonzero(~find_other_features(source, report.where))
-        columns = {key: source.var_column(key, report.where) for key in source.var_keys(report.where)}
         batch = None if batch_key is None else _read_batch(source, batch_key)
         spots = read_spots(source, section_key=section_key) if spatial else None
         blocks = iter_csr_blocks(source, report.where, block_size=4096, threads=available_threads())
         counts = sp.vstack([to_counts(rows, report) for _, rows in blocks], format="csr")
-    counts = sp.csr_matrix(counts[:, genes], dtype=np.float32)
+    counts, genes = _sum_namesakes(counts, names, genes)
     n_rows, rows = counts.shape[0], _find_cells(counts, f"{path}: {report.where}")
     library = np.asarray(counts[rows].sum(axis=1), dtype=np.float32).ravel()
-    text = {key: _strings(values[genes]) for key, values in columns.items() if values.dtype == object}
-    symbols, ids = _gene_identities(names[genes], text)
+    symbols, ids = _gene_identities(names[genes], {key: values[genes] for key, values in text.items()})
     return TrainingData(
         path=path,
         sha256=file_sha256(path),
@@ -201,6 +203,37 @@ def _read_batch(source: H5ad, key: str) -> NDArray[np.object_]:
         )
         raise InputError(msg)
     return _strings(values)
+
+
+def _read_genes(
+    source: H5ad, where: str, gene_column: str | None
+) -> tuple[NDArray[np.object_], dict[str, NDArray[np.object_]]]:
+    """Return the names of the genes and all text columns of `var`."""
+    columns = {key: source.var_column(key, where) for key in source.var_keys(where)}
+    text = {key: _strings(values) for key, values in columns.items() if values.dtype == object}
+    names = _strings(source.var_names(where))
+    if gene_column is None:
+        return names, text
+    if gene_column in columns and gene_column not in text:
+        msg = f"var['{gene_column}'] holds numbers, expected gene symbols or Ensembl ids. Name another --gene-column."
+        raise InputError(msg)
+    named = _strings(source.var_column(gene_column, where))  # complains where there is none
+    return np.where(np.isin(named, list(LABEL_HOLES)), names, named), text
+
+
+def _sum_namesakes(
+    counts: sp.csr_matrix, names: NDArray[np.object_], genes: NDArray[np.int64]
+) -> tuple[sp.csr_matrix, NDArray[np.int64]]:
+    """Return the counts of the `genes` among the columns, those of one name summed, and the first column of each."""
+    _, first, code = np.unique(names[genes].astype(str), return_index=True, return_inverse=True)
+    if first.size == genes.size:
+        return sp.csr_matrix(counts[:, genes], dtype=np.float32), genes
+    logger.warning("%d genes have the name of another: their counts are summed.", genes.size - first.size)
+    order = np.argsort(first)
+    place = np.empty(first.size, dtype=np.int64)
+    place[order] = np.arange(first.size)
+    member = sp.csr_matrix((np.ones(genes.size, np.float32), (np.arange(genes.size), place[code])))
+    return sp.csr_matrix(counts[:, genes] @ member, dtype=np.float32), genes[first[order]]
 
 
 def _find_cells(counts: sp.csr_matrix, where: str) -> NDArray[np.int64]:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from scrcl_infer.contract import (
     SCHEMA_VERSION,
-    TENSORS,
     Bundle,
     Calibration,
     CellType,

@@ -41,6 +41,8 @@ class TrainOptions:
     """Replace an existing bundle."""
     write_h5ad: Path | None = None
     """Copy of the training data with populations, types and the teacher's embedding."""
+    gene_column: str | None = None
+    """Column of `var` with the genes' names; None takes the index."""
     gene_ids: Path | None = None
     """Table of Ensembl ids and symbols that completes the genes' names; see `scrcl_train.data.add_gene_ids`."""
     card_notes: Path | None = None

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from scrcl_infer.contract import Bundle
 
 logger = logging.getLogger(__name__)
-ASKED_OPTIONS = ("batch_key", "section_key", "n_populations", "label_keys", "layer", "input_state")
+ASKED_OPTIONS = ("batch_key", "section_key", "n_populations", "label_keys", "layer", "input_state", "gene_column")
 """Fields of `TrainOptions` that `run.json` keeps beside the teacher's settings."""
 VERSIONS_KEPT = ("scrcl", "torch", "numpy", "scikit-learn", "scanpy", "onnx", "onnxruntime")
 
@@ -115,6 +115,7 @@ def train(path: Path, folder: Path, options: TrainOptions, *, progress: TrainPro
             batch_key=options.batch_key,
             spatial=options.config.spatial,
             section_key=options.section_key,
+            gene_column=options.gene_column,
         )
         check_number(options.n_populations, data.n_cells)
         if options.gene_ids is not None:

@@ -59,7 +59,8 @@ def check_run(path: Path, folder: Path, options: TrainOptions) -> Path:
             msg = f"{path} holds no cells. Give a file with some."
             raise InputError(msg)
         check_number(options.n_populations, source.n_cells)
-        _check_genes(source)
+        if options.gene_column is None:
+            _check_genes(source)
     check_names(options)
     check_folder(folder, force=options.force)
     if options.write_h5ad is not None:
@@ -109,7 +110,7 @@ def _check_genes(source: H5ad) -> None:
     if known is not None and numbers[0].isdigit():
         msg = (
             f"var names the genes by numbers ({listed}, ...) and has their names in '{known}'. The model would know "
-            f"the numbers only. Make the names the index, e.g. adata.var_names = adata.var['{known}'].astype(str)."
+            f"the numbers only. Add --gene-column {known}."
         )
         raise InputError(msg)
     if known is None:

@@ -128,7 +128,7 @@ class Student(nn.Module):
         return self.population_head.out_features
 
     def count_steps(self, counts: Tensor, library_size: Tensor) -> Tensor:
-        """Return the root of the expression in steps, (N, G), not rounded, of counts (N, G) and library sizes (N, 1)."""
+        """Return the roots of counts (N, G) and library sizes (N, 1) in steps, (N, G), not yet rounded."""
         # The roots of N_STEPS^8 (1 + r): the factor goes in among passes over the genes that are made in any case.
         unit = float(N_STEPS**8)
         rate = counts * (self.config.target_sum * unit / library_size.clamp(min=MIN_LIBRARY))  # (N, G)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from anndata import AnnData
 
@@ -64,6 +65,39 @@ def test_logged_data_keeps_the_total_it_was_scaled_to(tmp_path: Path, simulated:
     data = read_training_data(path, state="log1p10k")
     assert (data.library_size == 10_000).all()
     np.testing.assert_allclose(data.counts.toarray(), np.expm1(logged[:, :250].toarray()), rtol=1e-4)
+
+
+def test_a_column_names_the_genes_and_the_index_those_without_a_name_there(h5ad: Path) -> None:
+    import anndata as ad
+
+    adata = ad.read_h5ad(h5ad)
+    adata.var["known_as"] = pd.Categorical(["Gene 0", None, *(f"Gene {i}" for i in range(2, adata.n_vars))])
+    adata.write_h5ad(h5ad)
+    assert read_training_data(h5ad, gene_column="known_as").gene_names[:3] == ("Gene 0", adata.var_names[1], "Gene 2")
+    adata.var["known_as"] = np.arange(adata.n_vars)
+    adata.write_h5ad(h5ad)
+    with pytest.raises(InputError, match=r"var\['known_as'\] holds numbers"):
+        read_training_data(h5ad, gene_column="known_as")
+    with pytest.raises(InputError, match="nowhere"):
+        read_training_data(h5ad, gene_column="nowhere")
+
+
+def test_genes_of_one_name_are_summed_where_the_first_stands(
+    tmp_path: Path, simulated: AnnData, caplog: pytest.LogCaptureFixture
+) -> None:
+    adata = simulated[:80].copy()
+    names = adata.var_names.to_list()
+    names[7], names[9], names[4] = names[2], names[2], names[3]
+    adata.var_names = names
+    adata.write_h5ad(tmp_path / "twice.h5ad")
+    data = read_training_data(tmp_path / "twice.h5ad")
+    assert "3 genes have the name of another" in caplog.text
+    assert list(data.gene_names) == list(dict.fromkeys(names))
+    dense, found = adata.X.toarray(), data.counts.toarray()
+    np.testing.assert_array_equal(found[:, 2], dense[data.rows][:, [2, 7, 9]].sum(axis=1))
+    np.testing.assert_array_equal(found[:, 3], dense[data.rows][:, [3, 4]].sum(axis=1))
+    np.testing.assert_array_equal(found[:, 4], dense[data.rows][:, 5])
+    np.testing.assert_array_equal(data.library_size, dense[data.rows].sum(axis=1))
 
 
 def test_labels_have_holes_where_the_column_has(h5ad: Path) -> None:

@@ -20,8 +20,8 @@ from scrcl_infer.verify import verify_bundle
 from scrcl_train import export
 from scrcl_train.distil import distil
 from scrcl_train.export import GOLDEN_CELLS, GOLDEN_GAP, build_bundle, make_golden
-from scrcl_train.onnx_graph import OPSET, export_onnx
 from scrcl_train.naming import name_populations
+from scrcl_train.onnx_graph import OPSET, export_onnx
 from scrcl_train.parity import NearTieError, check_parity
 from scrcl_train.populations import fit_centroids
 from scrcl_train.student import Student, predict

@@ -92,8 +92,9 @@ def test_bare_numbers_for_names_are_refused_where_names_are_known(
     if names != "{}":  # such a name may be one that the column's ids go with
         check_run(tmp_path / "both.h5ad", tmp_path / "model", TrainOptions())
         return
-    with pytest.raises(InputError, match=r"has their names in 'gene_symbol'.*adata\.var_names = "):
+    with pytest.raises(InputError, match=r"has their names in 'gene_symbol'.*--gene-column gene_symbol"):
         check_run(tmp_path / "both.h5ad", tmp_path / "model", TrainOptions())
+    check_run(tmp_path / "both.h5ad", tmp_path / "model", TrainOptions(gene_column="gene_symbol"))
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(
