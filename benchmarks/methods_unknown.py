@@ -22,7 +22,7 @@ from scrcl_train.distil import Targets
 
 N_PCS = 50
 N_NEIGHBORS = 15
-CODE = ("augment", "calibration", "distil", "features", "rejection", "student")
+CODE = ("augment", "calibration", "distil", "features", "rejection", "student", "student_input")
 """Modules of scrcl_train whose code decides our answers, beside `scrcl_infer.strangeness`."""
 
 
@@ -72,7 +72,7 @@ def answer_ours(prepared: tuple[NDArray[np.int64], Targets], cells: Question, se
         msg = "the student has no type head, or nothing could be held out"
         raise RuntimeError(msg)
     n_detected = np.asarray((query > 0).sum(axis=1), dtype=np.int64).reshape(-1)
-    strange = compute_strangeness(Spaces(answer.embedding, types, answer.components), n_detected, rejection)
+    strange = compute_strangeness(Spaces(answer.embedding, answer.components), n_detected, rejection)
     strange[n_detected == 0] = strange.max() + 1
     confidence = apply_temperature(types, calibrated.calibration.temperature).max(axis=1)
     unknown = (strange > 0) | (n_detected == 0) | (confidence < calibrated.calibration.threshold)

@@ -142,10 +142,8 @@ def _measure(output: EncoderOutput, n_detected: NDArray[np.int64], rejection: Re
     if output.components is None:
         msg = "The bundle has a reference for rejection, but its encoder gives no components. Get the bundle again."
         raise BundleIntegrityError(msg)
-    types = output.log_type_posterior
-    posterior = output.log_posterior if types is None or not types.shape[1] else types
     has_counts = n_detected > 0
-    spaces = Spaces(output.embedding, posterior, output.components)
+    spaces = Spaces(output.embedding, output.components)
     # An encoder may make anything of a cell without counts.
     spaces = Spaces(*(np.where(has_counts[:, None], space, np.float32(0)) for space in spaces))
     return np.where(has_counts, compute_strangeness(spaces, n_detected, rejection), np.nan).astype(np.float32)

@@ -76,11 +76,11 @@ def _array_problems(bundle: Bundle) -> Iterator[str]:
         (f"{FILES.gene_graph}/association", graph.association, (k, n_genes), real),
     ]
     if (rejection := bundle.rejection) is not None:
-        classes, m = spec.n_types or k, len(rejection.log_detected)
+        c, m, q = len(rejection.embedding_means), len(rejection.log_detected), rejection.components_whitening.shape[-1]
         shapes: dict[str, tuple[int | None, ...]] = {
-            "embedding_whitening": (d, d), "embedding_means": (None, d),
-            "posterior_whitening": (classes, classes), "posterior_means": (None, classes),
-            "components_whitening": (None, None), "components_means": (None, rejection.components_whitening.shape[-1]),
+            "embedding_whitening": (d, d), "embedding_means": (c, d), "embedding_radii": (c,),
+            "components_whitening": (q, q), "components_means": (c, q), "components_radii": (c,),
+            "profile_means": (c, q + 1), "profile_radii": (c,),
             "log_detected": (m,), "median": (m, 3), "spread": (m, 3), "limit": (m,),
         }  # fmt: skip
         wanted += [(f"{FILES.rejection}/{name}", getattr(rejection, name), shapes[name], real) for name in shapes]
@@ -107,8 +107,9 @@ def _rejection_problems(rejection: Rejection | None) -> Iterator[str]:
             yield f"{FILES.rejection}/{item.name} is empty or holds values that are not finite"
     if np.any(np.diff(rejection.log_detected) <= 0):
         yield f"{FILES.rejection}/log_detected does not rise"
-    if np.any(rejection.spread <= 0):
-        yield f"{FILES.rejection}/spread is not above 0"
+    for name in ("spread", "embedding_radii", "components_radii", "profile_radii"):
+        if np.any(getattr(rejection, name) <= 0):
+            yield f"{FILES.rejection}/{name} is not above 0"
 
 
 def _graph_problems(bundle: Bundle) -> Iterator[str]:

@@ -43,7 +43,7 @@ class TensorNames(NamedTuple):
     embedding: str = "embedding"  # (N, D) float32, unit rows
     log_posterior: str = "log_posterior"  # (N, K) float32, natural log
     map: str = "map"  # (N, 2) float32, place on the training UMAP
-    components: str = "components"  # (N, Q) float32, the input's leading principal components; absent in schema 1
+    components: str = "components"  # (N, Q + 2) float32, see `Rejection`; absent in schema 1
     log_type_posterior: str = "log_type_posterior"  # (N, T) float32, only where types came from labels
 
 
@@ -229,25 +229,25 @@ class Centroids:
 class Rejection:
     """`rejection.npz`: the training cells' classes, and how far held-out cells lie from them.
 
-    Classes are the types of the type head, else the populations (C). `scrcl_infer.strangeness` says how it is used.
+    Classes are the types of the type head, else the populations (C); `scrcl_infer.strangeness` uses them. The encoder's
+    `components` are its input along the genes' mean, along Q principal directions across that, and its length.
     """
 
-    embedding_whitening: NDArray[np.float32]
-    """(D, D) makes the embedding's spread within classes 1 in every direction."""
-    embedding_means: NDArray[np.float32]  # (C, D) class means, after it; so for the next two
-    posterior_whitening: NDArray[np.float32]
-    """(C, C) centres the rows of the log posterior, and whitens them likewise."""
-    posterior_means: NDArray[np.float32]  # (C, C)
-    components_whitening: NDArray[np.float32]
-    """(Q, Q) likewise for the input's components."""
+    embedding_whitening: NDArray[np.float32]  # (D, D) makes the embedding's spread within classes 1 in every direction
+    embedding_means: NDArray[np.float32]  # (C, D) class means, after it
+    embedding_radii: NDArray[np.float32]  # (C,) how far from its mean a class's own cells usually lie
+    components_whitening: NDArray[np.float32]  # (Q, Q) likewise for the principal components, and so on
     components_means: NDArray[np.float32]  # (C, Q)
+    components_radii: NDArray[np.float32]  # (C,)
+    profile_means: NDArray[np.float32]  # (C, Q + 1) unit rows: where the classes' mean input points
+    profile_radii: NDArray[np.float32]  # (C,)
     log_detected: NDArray[np.float32]
     """(m,) rising, log10 of the number of the model's genes that a cell shows: the knots of the next three."""
     median: NDArray[np.float32]
-    """(m, 3) of held-out cells' distances to the nearest class: embedding, log posterior, input's components."""
+    """(m, 3) of held-out cells' distances to the nearest class: embedding, components, profile."""
     spread: NDArray[np.float32]  # (m, 3) median absolute deviation of them
     limit: NDArray[np.float32]
-    """(m,) that the sum of the three, standardised and weighted, stays below for 95 % of the held-out cells."""
+    """(m,) that the sum of the three, standardised, stays below for 95 % of the held-out cells."""
 
 
 @dataclass(frozen=True)

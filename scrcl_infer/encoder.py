@@ -50,7 +50,7 @@ class EncoderOutput:
     log_type_posterior: NDArray[np.float32] | None
     """(N, T) natural log, over types; None without a type head."""
     components: NDArray[np.float32] | None = None
-    """(N, Q) the input's leading principal components; None in bundles of schema 1."""
+    """(N, Q + 2) the input's mean, components and length; None in bundles of schema 1."""
 
 
 class Encoder:

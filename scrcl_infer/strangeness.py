@@ -1,9 +1,10 @@
 """How strange a cell is to the model: its distance from every class of the training cells. Numpy only.
 
-Three distances are taken, each to the nearest class mean in units of the spread within classes (Mahalanobis): in the
-embedding, in the log posterior, and in the principal components of the encoder's input, which also show what the
-encoder has learned to look past. Each is compared with that of held-out training cells of which as many of the model's
-genes were detected, since a cell of few counts lies further out whatever it is.
+Three distances are taken: in the embedding, in the principal components of the encoder's input, which also show what
+the encoder has learned to look past (both in units of the spread within classes: Mahalanobis), and the angle between
+the input as a whole and the class's mean, which also sees what no component shows. Each is measured by how far the
+class's own cells usually lie, and the nearest class counts. It is then compared with that of held-out training cells
+of which as many of the model's genes were detected, since a cell of few counts lies further out whatever it is.
 
 The numbers that are multiplied and added for the distances are first rounded to a grid so coarse that double precision
 holds every sum exactly. So the order of additions does not matter, and the fast matrix product may be used: the answer
@@ -23,15 +24,10 @@ from scrcl_infer.contract import Rejection
 EXACT_BITS = 53
 """Whole numbers up to 2^53 are exact in double precision."""
 INPUT_BITS = 22
-"""Of the embedding and the log posterior on their grid: half of a float32's last place."""
-LOG_FLOOR = -30.0
-"""Log posteriors are raised to this: what is less likely is equally impossible."""
-WEIGHTS = (1.0, 1.0, 2.0)
-"""Of the three distances: what the encoder makes of a cell counts as much as what went into it."""
-POSTERIOR_REACH = 32.0
-"""A power of two that no entry of the log posterior exceeds."""
+"""Of the encoder's outputs on their grid: half of a float32's last place."""
 COMPONENTS_REACH = 1024.0
 """Components are cut off there, which those of 10,000 genes do not reach."""
+N_DISTANCES = 3
 
 
 class Spaces(NamedTuple):
@@ -39,10 +35,8 @@ class Spaces(NamedTuple):
 
     embedding: NDArray[np.float32]
     """(N, D) unit rows."""
-    posterior: NDArray[np.float32]
-    """(N, C) natural log, over types where the model has a type head, else over populations."""
     components: NDArray[np.float32]
-    """(N, Q) of the encoder's input."""
+    """(N, Q + 2) of the encoder's input; see `scrcl_infer.contract.TensorNames`."""
 
 
 def compute_strangeness(spaces: Spaces, n_detected: NDArray[np.int64], rejection: Rejection) -> NDArray[np.float64]:
@@ -60,37 +54,44 @@ def compute_strangeness(spaces: Spaces, n_detected: NDArray[np.int64], rejection
     Returns
     -------
     NDArray
-        (N,) the weighted sum of the distances, each less its median and divided by its spread among held-out cells of
-        as many detected genes, less the sum that 95 % of those cells stay below.
+        (N,) the sum of the distances, each less its median and divided by its spread among held-out cells of as many
+        detected genes, less the sum that 95 % of those cells stay below.
     """
     total = add_distances(compute_distances(spaces, rejection), n_detected, rejection)
     return total - expect(rejection.limit, n_detected, rejection)
 
 
 def compute_distances(spaces: Spaces, rejection: Rejection) -> NDArray[np.float64]:
-    """Return the distances (N, 3) to the nearest class mean in each of the spaces."""
-    floored = np.maximum(spaces.posterior, np.float32(LOG_FLOOR))
-    components = np.clip(spaces.components, np.float32(-COMPONENTS_REACH), np.float32(COMPONENTS_REACH))
-    known = rejection
-    return np.column_stack(
-        [
-            # Rows of the embedding are of length 1; of the others no more is known than how large an entry may be.
-            _distance(spaces.embedding, known.embedding_whitening, known.embedding_means, 1.0, longest=1.001),
-            _distance(floored, known.posterior_whitening, known.posterior_means, POSTERIOR_REACH),
-            _distance(components, known.components_whitening, known.components_means, COMPONENTS_REACH),
-        ]
+    """Return the distances (N, 3) to the nearest class: embedding, components, profile."""
+    distances = compute_class_distances(spaces, rejection)
+    radii = rejection.embedding_radii, rejection.components_radii, rejection.profile_radii
+    nearest = [(d / r.astype(np.float64)).min(axis=1) for d, r in zip(distances, radii, strict=True)]
+    return np.column_stack(nearest)
+
+
+def compute_class_distances(spaces: Spaces, rejection: Rejection) -> tuple[NDArray[np.float64], ...]:
+    """Return the three distances to every class, (N, C) each, not yet measured by the classes' radii."""
+    known, reach = rejection, np.float32(COMPONENTS_REACH)
+    leading = np.clip(spaces.components[:, 1:-1], -reach, reach)
+    length = np.maximum(spaces.components[:, -1:], np.float32(1e-6))
+    profile = np.clip(spaces.components[:, :-1] / length, np.float32(-1), np.float32(1)).astype(np.float32)
+    return (
+        # Rows of the embedding are of length 1; of the components no more is known than how large one may be.
+        _spread_distance(spaces.embedding, known.embedding_whitening, known.embedding_means, 1.0, longest=1.001),
+        _spread_distance(leading, known.components_whitening, known.components_means, COMPONENTS_REACH),
+        1 - _multiply(profile, np.ascontiguousarray(known.profile_means.T)),
     )
 
 
 def add_distances(
     distances: NDArray[np.float64], n_detected: NDArray[np.int64], rejection: Rejection
 ) -> NDArray[np.float64]:
-    """Return the weighted sum (N,) of distances (N, 3), each in units of its spread about its usual median."""
+    """Return the sum (N,) of distances (N, 3), each in units of its spread about its usual median."""
     total = np.zeros(len(distances))
-    for column, weight in enumerate(WEIGHTS):
+    for column in range(N_DISTANCES):
         median = expect(rejection.median[:, column], n_detected, rejection)
         spread = expect(rejection.spread[:, column], n_detected, rejection)
-        total += weight * ((distances[:, column] - median) / spread)
+        total += (distances[:, column] - median) / spread
     return total
 
 
@@ -104,7 +105,7 @@ def expect(values: NDArray[np.float32], n_detected: NDArray[np.int64], rejection
     return found
 
 
-def _distance(
+def _spread_distance(
     values: NDArray[np.float32],
     whitening: NDArray[np.float32],
     means: NDArray[np.float32],
@@ -112,15 +113,13 @@ def _distance(
     *,
     longest: float | None = None,
 ) -> NDArray[np.float64]:
-    """Distance (N,) of the rows `values` (N, D) @ `whitening` (D, D) from the nearest row of `means` (C, D).
+    """Distances (N, C) of the rows `values` (N, D) @ `whitening` (D, D) from the rows of `means` (C, D).
 
     No entry of `values` exceeds `reach`, and no row the length `longest`.
     """
     longest = reach * math.sqrt(len(whitening)) if longest is None else longest
-    n_terms = math.ceil(math.log2(len(whitening))) + 1
-    cells, cell_step = _to_grid(values, reach, INPUT_BITS)
-    weights, weight_step = _to_grid(whitening, float(np.abs(whitening).max()), EXACT_BITS - INPUT_BITS - n_terms)
-    placed = (cells @ weights) * (cell_step * weight_step)  # exact: both steps are powers of two
+    n_terms = _bits_of_terms(whitening)
+    placed = _multiply(values, whitening, reach=reach)
     # Cauchy and Schwarz
     furthest = max(float(np.linalg.norm(whitening, axis=0).max()) * longest, float(np.abs(means).max()))
     # (y - m)² is at most 4 times the square of the reach, and there are D of them.
@@ -128,8 +127,22 @@ def _distance(
     y, step = _to_grid(placed, furthest, bits)
     m, _ = _to_grid(means, furthest, bits)
     squares = (y * y).sum(axis=1)[:, None] - 2 * (y @ m.T) + (m * m).sum(axis=1)
-    nearest: NDArray[np.float64] = np.sqrt(squares.min(axis=1)) * step
-    return nearest
+    distances: NDArray[np.float64] = np.sqrt(squares) * step
+    return distances
+
+
+def _multiply(values: NDArray[np.float32], weights: NDArray[np.float32], *, reach: float = 1.0) -> NDArray[np.float64]:
+    """Matrix product of `values`, no entry of which exceeds `reach`, and `weights`, exact on their grids."""
+    cells, cell_step = _to_grid(values, reach, INPUT_BITS)
+    largest = float(np.abs(weights).max())
+    whole, weight_step = _to_grid(weights, largest, EXACT_BITS - INPUT_BITS - _bits_of_terms(weights))
+    product: NDArray[np.float64] = (cells @ whole) * (cell_step * weight_step)  # exact: both steps are powers of two
+    return product
+
+
+def _bits_of_terms(weights: NDArray[np.float32]) -> int:
+    """Bits that a sum of as many terms as `weights` has rows needs more than one term."""
+    return math.ceil(math.log2(len(weights))) + 1
 
 
 def _to_grid(values: NDArray[np.floating], reach: float, bits: int) -> tuple[NDArray[np.float64], float]:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scrcl_train.student import MIN_LIBRARY
+from scrcl_train.student_input import MIN_LIBRARY
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from torch.nn import functional
 
 from scrcl_infer.errors import TrainingError
 from scrcl_train.augment import AugmentConfig, CellSampler
-from scrcl_train.student import Student, StudentConfig, StudentOutput, fit_input_components, fit_input_mean
+from scrcl_train.student import Student, StudentConfig, StudentOutput
+from scrcl_train.student_input import fit_input_directions, fit_input_mean
 
 logger = logging.getLogger(__name__)
 
@@ -177,8 +178,8 @@ def _new_student(
 ) -> Student:
     mean = fit_input_mean(counts, library_size, target_sum=config.target_sum)
     n_types = targets.n_types if targets.types is not None else 0
-    directions = fit_input_components(
-        counts, library_size, min(config.n_components, mean.size), target_sum=config.target_sum
+    directions = fit_input_directions(
+        counts, library_size, min(config.n_components, mean.size - 1), target_sum=config.target_sum
     )
     student = Student(mean, config, n_populations=targets.n_populations, n_types=n_types, directions=directions)
     student.map_centre.copy_(torch.from_numpy(targets.map.mean(axis=0).astype(np.float32)))

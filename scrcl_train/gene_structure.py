@@ -7,7 +7,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from scrcl_infer.contract import GeneGraph
-from scrcl_train.student import Student, log_normalise, take_roots
+from scrcl_train.student import Student
+from scrcl_train.student_input import log_normalise, take_roots
 
 N_NEIGHBORS = 5
 """Nearest genes of each gene, as many as in the teacher's gene graph (there the gene itself is among them)."""

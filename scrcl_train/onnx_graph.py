@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from scrcl_infer.contract import TENSORS
-from scrcl_train.student import STEP, Student, StudentOutput, split_weights
+from scrcl_train.student import Student, StudentOutput, split_weights
+from scrcl_train.student_input import STEP
 
 OPSET = 18
 """Understood by onnxruntime 1.14 and later; the exporter's own, so that nothing has to be converted."""
@@ -75,9 +76,10 @@ class _WholeNumbers(nn.Module):
         self.student = student
         self.zero = nn.Buffer(torch.zeros((), dtype=torch.uint8))
         self.one = nn.Buffer(torch.ones(()))
-        first, directions = student.first.weight.detach(), student.directions.T
-        self.weights, self.sizes, self.shifts = _split(first, student.mean, student.first.bias.detach())
-        self.turns, self.turn_sizes, self.turn_shifts = _split(directions, student.mean, torch.zeros(len(directions)))
+        self.weights, self.sizes = _split(student.first.weight.detach())
+        self.turns, self.turn_sizes = _split(student.directions.T)
+        shifts = student.first.bias.double() - student.first.weight.double() @ student.mean.double()
+        self.shifts = nn.Buffer(shifts.detach().float())
 
     def forward(self, counts: Tensor, library_size: Tensor) -> StudentOutput:
         steps = self.student.count_steps(counts, library_size)
@@ -86,13 +88,12 @@ class _WholeNumbers(nn.Module):
             "QuantizeLinear", (steps, self.one, self.zero), dtype=torch.uint8, shape=steps.shape
         )
         summed = _multiply(whole, self.weights) * self.sizes + self.shifts
-        return self.student.answer(summed, _multiply(whole, self.turns) * self.turn_sizes + self.turn_shifts)
+        return self.student.answer(steps, summed, _multiply(whole, self.turns) * self.turn_sizes)
 
 
-def _split(weights: Tensor, mean: Tensor, bias: Tensor) -> tuple[nn.Buffer, nn.Buffer, nn.Buffer]:
+def _split(weights: Tensor) -> tuple[nn.Buffer, nn.Buffer]:
     whole, size = split_weights(weights)
-    shift = bias.double() - weights.double() @ mean.double()
-    return nn.Buffer(whole.T.to(torch.int8).contiguous()), nn.Buffer(STEP * size), nn.Buffer(shift.float())
+    return nn.Buffer(whole.T.to(torch.int8).contiguous()), nn.Buffer(STEP * size)
 
 
 def _multiply(whole: Tensor, weights: Tensor) -> Tensor:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,7 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from scrcl_infer.contract import Rejection
-from scrcl_infer.strangeness import LOG_FLOOR, WEIGHTS, Spaces, add_distances, compute_distances, expect
+from scrcl_infer.strangeness import (
+    N_DISTANCES,
+    Spaces,
+    add_distances,
+    compute_class_distances,
+    compute_distances,
+    expect,
+)
 from scrcl_train.augment import AugmentConfig, CellSampler
 from scrcl_train.student import Prediction, Student, predict
 
@@ -27,8 +34,11 @@ KNOT_RANGE = (0.02, 0.98)
 WIDE = AugmentConfig(min_kept=0.03, max_gene_dropout=0.8)
 N_VIEWS = 6
 """Times that each held-out cell is drawn anew, at another depth and with other genes missing."""
-MIN_SPREAD = 0.1
-"""Floor of the spread: distances are in units of the standard deviation within classes."""
+MIN_SPREAD = 1e-3
+"""Floor of the spread: distances are in units of what is usual in the class."""
+RADIUS_CELLS = 30
+"""As many cells at the median distance of all are counted among a class's own, whose few say little."""
+MIN_RADIUS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ class Scale:
 
 
 def fit_classes(answer: Prediction, classes: NDArray[np.int64]) -> Rejection:
-    """Fit class means and the spread within classes, in each of the spaces.
+    """Fit class means, the spread within classes, and how far the classes' own cells usually lie.
 
     Parameters
     ----------
@@ -83,21 +93,19 @@ def fit_classes(answer: Prediction, classes: NDArray[np.int64]) -> Rejection:
         With a scale that says nothing: medians 0, spreads 1 and a limit of 0.
     """
     known = classes >= 0
-    codes, n_columns, real = classes[known], _spaces(answer).posterior.shape[1], np.float32
-    # Centring the rows is linear, so that it goes into the whitening and costs nothing later.
-    centre = np.eye(n_columns) - 1 / n_columns
-    arrays = {}
-    for name, space in _spaces(answer)._asdict().items():
-        values = space[known].astype(np.float64)
-        if name == "posterior":
-            whitening, means = _whiten(np.maximum(values, LOG_FLOOR) @ centre, codes)
-            whitening = centre @ whitening
-        else:
-            whitening, means = _whiten(values, codes)
-        arrays[f"{name}_whitening"], arrays[f"{name}_means"] = whitening.astype(real), means.astype(real)
-    n = len(WEIGHTS)
-    blank = {"median": np.zeros((1, n), real), "spread": np.ones((1, n), real)}
-    return Rejection(**arrays, **blank, log_detected=np.zeros(1, real), limit=np.zeros(1, real))
+    _, codes = np.unique(classes[known], return_inverse=True)
+    spaces, real = Spaces(answer.embedding[known], answer.components[known]), np.float32
+    whitening, means = _whiten(spaces.embedding.astype(np.float64), codes)
+    turned, centres = _whiten(spaces.components[:, 1:-1].astype(np.float64), codes)
+    profiles = _class_means(spaces.components[:, :-1].astype(np.float64), codes)
+    profiles /= np.maximum(np.linalg.norm(profiles, axis=1, keepdims=True), MIN_RADIUS)
+    even, blank = np.ones(len(means), real), np.zeros((1, N_DISTANCES), real)
+    found = Rejection(
+        whitening.astype(real), means.astype(real), even, turned.astype(real), centres.astype(real), even,
+        profiles.astype(real), even, np.zeros(1, real), blank, blank + 1, np.zeros(1, real),
+    )  # fmt: skip
+    radii = [_fit_radii(distances, codes) for distances in compute_class_distances(spaces, found)]
+    return replace(found, embedding_radii=radii[0], components_radii=radii[1], profile_radii=radii[2])
 
 
 def measure_held_out(
@@ -161,7 +169,8 @@ def fit_scale(held_out: list[HeldOut]) -> Scale:
     real, empty = np.float32, np.zeros((1, 1), np.float32)
     limit = np.zeros(len(knots), real)
     floored = np.maximum(spread, MIN_SPREAD).astype(real)
-    usual = Rejection(empty, empty, empty, empty, empty, empty, knots, median.astype(real), floored, limit)
+    scale = {"log_detected": knots, "median": median.astype(real), "spread": floored, "limit": limit}
+    usual = Rejection(**{item.name: scale.get(item.name, empty) for item in fields(Rejection)})
     score = add_distances(distances, both.n_detected, usual)
     limit = np.array([quantile(score, t, KEPT_FRACTION) for t in tents], dtype=real)
     excess = score - expect(limit, both.n_detected, usual)
@@ -197,21 +206,28 @@ def _measure(
     n_detected = np.asarray((counts > 0).sum(axis=1), dtype=np.int64).reshape(-1)
     shown = n_detected > 0
     answer = predict(student, counts[shown], np.reshape(library_size, -1)[shown])
-    return Distances(compute_distances(_spaces(answer), classes), n_detected[shown])
+    return Distances(compute_distances(Spaces(answer.embedding, answer.components), classes), n_detected[shown])
 
 
-def _spaces(answer: Prediction) -> Spaces:
-    types = answer.log_type_posterior
-    return Spaces(answer.embedding, answer.log_posterior if types is None else types, answer.components)
+def _fit_radii(distances: NDArray[np.float64], codes: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Mean distance (C,) of each class's cells from it, of distances (n, C); see `RADIUS_CELLS`."""
+    own = distances[np.arange(codes.size), codes]
+    sums, sizes = np.bincount(codes, own), np.bincount(codes)
+    radii = (sums + RADIUS_CELLS * np.median(own)) / (sizes + RADIUS_CELLS)
+    floored: NDArray[np.float32] = np.maximum(radii, MIN_RADIUS).astype(np.float32)
+    return floored
 
 
-def _whiten(values: NDArray[np.float64], classes: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return W (D, D) with W Wᵀ the inverse of the shrunk covariance within classes, and the class means @ W (C, D)."""
-    _, codes, sizes = np.unique(classes, return_inverse=True, return_counts=True)
+def _class_means(values: NDArray[np.float64], codes: NDArray[np.int64]) -> NDArray[np.float64]:
     member = sp.csr_matrix((np.ones(codes.size), (codes, np.arange(codes.size))))
-    means = np.asarray(member @ values) / sizes[:, None]
+    return np.asarray(member @ values) / np.bincount(codes)[:, None]
+
+
+def _whiten(values: NDArray[np.float64], codes: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return W (D, D) with W Wᵀ the inverse of the shrunk covariance within classes, and the class means @ W (C, D)."""
+    means = _class_means(values, codes)
     residual = values - means[codes]
-    covariance = residual.T @ residual / max(codes.size - sizes.size, 1)
+    covariance = residual.T @ residual / max(codes.size - len(means), 1)
     n_columns = values.shape[1]
     variance = np.trace(covariance) / n_columns
     if variance <= 0:  # a single class, or cells that are all alike

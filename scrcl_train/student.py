@@ -16,15 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-MIN_LIBRARY = 1e-6
-"""Library sizes are raised to this, so that a cell without counts gives roots of 1 and not 0 / 0."""
-N_STEPS = 58
-"""Steps in a unit of the root: so many that 125 is the most that a gene can come to, all counts of a cell being its.
-The product of two such numbers with weights of 8 bits, added, fits the 16 bits that older processors add them in."""
-STEP = 8 / N_STEPS
-"""What a step stands for: 8 (1 + r)^(1/8) rises with r from 0 on as log(1 + r) does."""
-MAX_STEPS = 255
-"""What 8 bits hold; reached only where counts exceed the library size."""
+from scrcl_train.student_input import MAX_STEPS, MIN_LIBRARY, N_STEPS, STEP
+
 MAX_WEIGHT = 127
 """What 8 bits hold with a sign."""
 MIN_SQUARED_NORM = 1e-12
@@ -39,7 +32,7 @@ class StudentConfig:
     dim: int = 64
     """Width D of the embedding."""
     map_hidden: int = 64
-    n_components: int = 32
+    n_components: int = 64
     """Principal components Q of the input that are given out, to tell strange cells."""
     dropout: float = 0.5
     """Probability of zeroing a hidden unit while learning."""
@@ -57,7 +50,7 @@ class StudentOutput(NamedTuple):
     map: Tensor
     """(N, 2) in the units of the map it was fitted to."""
     components: Tensor
-    """(N, Q) leading principal components of the input."""
+    """(N, Q + 2) the input along `directions`, and its length."""
     log_type_posterior: Tensor | None
     """(N, T), None without a type head."""
 
@@ -76,7 +69,7 @@ class Student(nn.Module):
     n_types
         T; 0 leaves the type head out.
     directions
-        (G, Q) principal directions of the input, from `fit_input_components`; None: zeros.
+        (G, Q + 1) of the genes' mean and the principal components, from `fit_input_directions`; None: zeros.
 
     Notes
     -----
@@ -104,7 +97,7 @@ class Student(nn.Module):
         self.config = config
         self.n_types = n_types
         self.mean = nn.Buffer(torch.from_numpy(mean.astype(np.float32)))
-        shape = mean.size, min(config.n_components, mean.size)
+        shape = mean.size, min(config.n_components + 1, mean.size)
         self.directions = nn.Buffer(torch.zeros(shape) if directions is None else torch.from_numpy(directions))
         self.map_centre = nn.Buffer(torch.zeros(2))
         self.map_scale = nn.Buffer(torch.ones(2))
@@ -136,12 +129,12 @@ class Student(nn.Module):
 
     def forward(self, counts: Tensor, library_size: Tensor) -> StudentOutput:
         """Map raw counts (N, G) and library sizes (N, 1), both float32, to all outputs."""
-        steps = torch.round(self.count_steps(counts, library_size)).clamp(max=MAX_STEPS)  # (N, G)
-        centred = steps * STEP - self.mean
-        return self.answer(self.first(centred), centred @ self.directions)
+        steps = self.count_steps(counts, library_size)  # (N, G)
+        roots = STEP * torch.round(steps).clamp(max=MAX_STEPS)
+        return self.answer(steps, self.first(roots - self.mean), roots @ self.directions)
 
-    def answer(self, summed: Tensor, components: Tensor) -> StudentOutput:
-        """Map the first layer's sums (N, h) and the components (N, Q) to all outputs."""
+    def answer(self, steps: Tensor, summed: Tensor, along: Tensor) -> StudentOutput:
+        """Map the steps (N, G), the first layer's sums (N, h) and the input's parts (N, Q + 1) to all outputs."""
         hidden = self.dropout(torch.relu(summed))  # (N, h)
         raw = self.embedding_head(hidden)  # (N, D)
         embedding = raw / torch.sqrt((raw * raw).sum(dim=1, keepdim=True).clamp(min=MIN_SQUARED_NORM))
@@ -149,7 +142,8 @@ class Student(nn.Module):
         place = self.map_head(hidden.detach()) * self.map_scale + self.map_centre  # (N, 2)
         types = None if self.type_head is None else functional.log_softmax(self.type_head(hidden), dim=1)
         populations = functional.log_softmax(self.population_head(hidden), dim=1)
-        return StudentOutput(embedding, populations, place, components, types)
+        length = STEP * torch.sqrt((steps * steps).sum(dim=1, keepdim=True))  # (N, 1)
+        return StudentOutput(embedding, populations, place, torch.cat([along, length], dim=1), types)
 
     @torch.no_grad()
     def round_weights(self) -> None:
@@ -179,7 +173,7 @@ class Prediction:
     map: NDArray[np.float32]
     """(n, 2)"""
     components: NDArray[np.float32]
-    """(n, Q)"""
+    """(n, Q + 2)"""
     log_type_posterior: NDArray[np.float32] | None
     """(n, T), None without a type head."""
 
@@ -212,85 +206,3 @@ def predict(
     student.train(training)
     joined = [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
     return Prediction(joined[0], joined[1], joined[2], joined[3], joined[4] if student.n_types else None)
-
-
-def fit_input_mean(
-    counts: sp.csr_matrix, library_size: NDArray[np.float32], *, target_sum: float = 10_000.0
-) -> NDArray[np.float32]:
-    """Compute each gene's mean of `take_roots` over the training cells, (G,).
-
-    Parameters
-    ----------
-    counts
-        (n, G) raw counts.
-    library_size
-        (n,) or (n, 1) total counts over all genes.
-    """
-    roots = take_roots(counts, library_size, target_sum=target_sum)
-    mean = np.bincount(roots.indices, roots.data, counts.shape[1]) / counts.shape[0]
-    return mean.astype(np.float32)
-
-
-def fit_input_components(
-    counts: sp.csr_matrix, library_size: NDArray[np.float32], n_components: int, *, target_sum: float = 10_000.0
-) -> NDArray[np.float32]:
-    """Compute the leading principal directions of `take_roots`, (G, n_components), orthonormal.
-
-    Parameters
-    ----------
-    counts
-        (n, G) raw counts.
-    library_size
-        (n,) or (n, 1) total counts over all genes.
-    n_components
-        At most G.
-    """
-    from scipy.sparse.linalg import LinearOperator, eigsh
-
-    roots = take_roots(counts, library_size, target_sum=target_sum)
-    n, n_genes = roots.shape
-    mean = np.asarray(roots.mean(axis=0)).reshape(-1)
-    if n_genes < 4 * n_components:  # too few for the iteration
-        covariance = (roots.T @ roots).toarray() / n - np.outer(mean, mean)
-        return np.linalg.eigh(covariance)[1][:, ::-1][:, :n_components].astype(np.float32)
-
-    def multiply(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-        flat = np.reshape(vector, -1)
-        found: NDArray[np.float64] = roots.T @ (roots @ flat) / n - mean * (mean @ flat)
-        return found
-
-    operator = LinearOperator((n_genes, n_genes), matvec=multiply, dtype=np.float64)
-    _, vectors = eigsh(operator, k=n_components, v0=np.ones(n_genes), tol=1e-6)
-    return np.ascontiguousarray(vectors[:, ::-1], dtype=np.float32)
-
-
-def take_roots(
-    counts: sp.csr_matrix, library_size: NDArray[np.float32], *, target_sum: float = 10_000.0
-) -> sp.csr_matrix:
-    """Return 8 ((1 + r)^(1/8) - 1), r counts per `target_sum`, in whole steps of `STEP`: the input before centring.
-
-    Returns
-    -------
-    csr_matrix
-        (n, G) float64.
-    """
-    rates = _rates(counts, library_size, target_sum)
-    rates.data = STEP * np.minimum(np.rint(N_STEPS * np.expm1(np.log1p(rates.data) / 8)), MAX_STEPS)
-    return rates
-
-
-def log_normalise(
-    counts: sp.csr_matrix, library_size: NDArray[np.float32], *, target_sum: float = 10_000.0
-) -> sp.csr_matrix:
-    """Return log1p of counts per `target_sum`, (n, G) CSR float64."""
-    rates = _rates(counts, library_size, target_sum)
-    rates.data = np.log1p(rates.data)
-    return rates
-
-
-def _rates(counts: sp.csr_matrix, library_size: NDArray[np.float32], target_sum: float) -> sp.csr_matrix:
-    library = np.maximum(np.reshape(library_size, -1).astype(np.float64), MIN_LIBRARY)
-    rates = sp.csr_matrix(counts, dtype=np.float64, copy=True)
-    rates.sum_duplicates()
-    rates.data *= np.repeat(target_sum / library, np.diff(rates.indptr))
-    return rates

@@ -184,8 +184,7 @@ def tiny_bundle(
 
 def usual_of(rejection: Rejection, expected: Weights, counts: NDArray[np.float32]) -> Rejection:
     """The reference with medians and spreads at which most such cells are usual."""
-    posterior = expected.get("log_type_posterior", expected["log_posterior"])
-    distances = compute_distances(Spaces(expected["embedding"], posterior, expected["components"]), rejection)
+    distances = compute_distances(Spaces(expected["embedding"], expected["components"]), rejection)
     median = np.median(distances, axis=0)
     spread = np.median(np.abs(distances - median), axis=0) + 0.01
     flat = replace(
@@ -195,21 +194,25 @@ def usual_of(rejection: Rejection, expected: Weights, counts: NDArray[np.float32
         spread=np.stack([spread, spread]).astype(np.float32),
     )
     score = add_distances(distances, np.count_nonzero(counts, axis=1), flat)
-    return replace(flat, limit=np.full(2, np.quantile(score, 0.9) + 3, np.float32))
+    return replace(flat, limit=np.full(2, np.quantile(score, 0.9) + 4, np.float32))
 
 
 def random_rejection(dim: int, n_classes: int, *, seed: int = 0) -> Rejection:
     """A reference that finds some of the tiny bundle's cells strange and some not."""
     rng = np.random.default_rng(seed)
-    widths = {"embedding": dim, "posterior": n_classes, "components": N_COMPONENTS}
-    means = {space: rng.normal(size=(n_classes, width)) for space, width in widths.items()}
-    whitening = {"embedding": np.eye(dim) * 4, "posterior": np.eye(n_classes) - 1 / n_classes}
-    whitening["components"] = np.eye(N_COMPONENTS)
+    profiles = rng.normal(size=(n_classes, N_COMPONENTS - 1))
+    arrays = {
+        "embedding_whitening": np.eye(dim) * 4,
+        "embedding_means": rng.normal(size=(n_classes, dim)),
+        "components_whitening": np.eye(N_COMPONENTS - 2),
+        "components_means": rng.normal(size=(n_classes, N_COMPONENTS - 2)),
+        "profile_means": profiles / np.linalg.norm(profiles, axis=1, keepdims=True),
+    }
+    arrays |= {f"{space}_radii": rng.uniform(0.5, 2, n_classes) for space in ("embedding", "components", "profile")}
     return Rejection(
-        **{f"{space}_means": values.astype(np.float32) for space, values in means.items()},
-        **{f"{space}_whitening": values.astype(np.float32) for space, values in whitening.items()},
+        **{name: values.astype(np.float32) for name, values in arrays.items()},
         log_detected=np.array([0.5, 1.0, 1.5], np.float32),
-        median=np.array([[6, 3, 2], [5, 2, 2], [4, 2, 2]], np.float32),
+        median=np.array([[4, 2, 0.5], [3, 1.5, 0.3], [3, 1.5, 0.3]], np.float32),
         spread=np.ones((3, 3), np.float32),
         limit=np.array([1, 0, 1], np.float32),
     )

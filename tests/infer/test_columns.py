@@ -47,7 +47,7 @@ def read(path: Path) -> pd.DataFrame:
 def test_strangeness_is_that_of_the_network_in_numpy(model: Model) -> None:
     counts = query().X
     out = numpy_forward(random_weights(), counts, counts.sum(axis=1, keepdims=True))
-    spaces = Spaces(*(out[name].astype(np.float32) for name in ("embedding", "log_type_posterior", "components")))
+    spaces = Spaces(*(out[name].astype(np.float32) for name in ("embedding", "components")))
     assert model.bundle.rejection is not None
     expected = compute_strangeness(spaces, np.count_nonzero(counts, axis=1), model.bundle.rejection)
     expected[EMPTY] = np.nan

@@ -17,7 +17,7 @@ from scrcl_train.gene_structure import (
     compute_gene_graph,
     find_neighbours,
 )
-from scrcl_train.student import log_normalise
+from scrcl_train.student_input import log_normalise
 from tests.student_case import MARKERS, N_GENES, make_targets, make_world, teach
 
 

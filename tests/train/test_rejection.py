@@ -17,6 +17,7 @@ from scrcl_infer.strangeness import Spaces, compute_distances, compute_strangene
 from scrcl_train.calibration import calibrate, truth_of
 from scrcl_train.rejection import (
     KEPT_FRACTION,
+    RADIUS_CELLS,
     SHRINKAGE,
     Distances,
     HeldOut,
@@ -25,41 +26,63 @@ from scrcl_train.rejection import (
     measure_held_out,
     quantile,
 )
-from scrcl_train.student import Prediction, Student, fit_input_components, predict
+from scrcl_train.student import Prediction, Student, predict
+from scrcl_train.student_input import fit_input_directions, take_roots
 from tests.make_bundle import tiny_bundle
 from tests.student_case import QUICK, World, make_targets, make_world, teach
 
 
 def spaces_of(answer: Prediction) -> Spaces:
-    types = answer.log_type_posterior
-    return Spaces(answer.embedding, answer.log_posterior if types is None else types, answer.components)
+    return Spaces(answer.embedding, answer.components)
 
 
-def brute_force(values: NDArray[np.float64], classes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Mahalanobis to the nearest class mean, with scikit-learn's covariance within classes."""
-    names = np.unique(classes)
-    means = np.stack([values[classes == name].mean(axis=0) for name in names])
+def brute_force(distances: NDArray[np.float64], classes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Nearest of distances (n, C), each measured by the mean of the class's own, with thirty more at the median."""
+    names, codes = np.unique(classes, return_inverse=True)
+    own = distances[np.arange(len(codes)), codes]
+    few = np.full(RADIUS_CELLS, np.median(own))
+    radii = [np.concatenate([own[codes == k], few]).mean() for k in range(len(names))]
+    return np.asarray((distances / radii).min(axis=1))
+
+
+def mahalanobis(values: NDArray[np.float64], classes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Distances to each class mean, with scikit-learn's covariance within classes."""
+    names, means = np.unique(classes), class_means(values, classes)
     residual = values - means[np.searchsorted(names, classes)]
     covariance = EmpiricalCovariance(assume_centered=True).fit(residual).covariance_ * (
         len(values) / (len(values) - len(names))
     )
     size = len(covariance)
     shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * np.trace(covariance) / size * np.eye(size)
-    return np.asarray(cdist(values, means, "mahalanobis", VI=np.linalg.inv(shrunk)).min(axis=1))
+    return np.asarray(cdist(values, means, "mahalanobis", VI=np.linalg.inv(shrunk)))
+
+
+def class_means(values: NDArray[np.float64], classes: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.stack([values[classes == name].mean(axis=0) for name in np.unique(classes)])
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_distances_are_those_of_a_shrunk_covariance_within_classes(*, labelled: bool) -> None:
+def test_distances_are_mahalanobis_and_an_angle_measured_by_each_classs_own_cells(*, labelled: bool) -> None:
     world, student = teach(labelled=labelled)
     answer = predict(student, world.counts, world.library_size)
     some = np.where(np.arange(world.truth.size) % 7 == 0, -1, world.truth)
     found = compute_distances(spaces_of(answer), fit_classes(answer, some))
     known = some >= 0
-    posterior = spaces_of(answer).posterior.astype(np.float64)
-    centred = posterior - posterior.mean(axis=1, keepdims=True)
-    for column, values in enumerate((answer.embedding.astype(np.float64), centred, answer.components)):
-        expected = brute_force(values[known].astype(np.float64), some[known])
-        np.testing.assert_allclose(found[known, column], expected, rtol=2e-3, atol=5e-3)
+    embedding, parts = (values[known].astype(np.float64) for values in (answer.embedding, answer.components))
+    roots = take_roots(world.counts, world.library_size).toarray()[known]
+    shown = roots @ student.directions.numpy()
+    means = class_means(shown, some[known])
+    rate = world.counts.toarray()[known] / world.library_size[known, None] * 1e4
+    length = np.linalg.norm(8 * ((1 + rate) ** 0.125 - 1), axis=1)
+    expected = (
+        mahalanobis(embedding, some[known]),
+        mahalanobis(parts[:, 1:-1], some[known]),
+        1 - shown @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T / length[:, None],
+    )
+    for column, distances in enumerate(expected):
+        np.testing.assert_allclose(
+            found[known, column], brute_force(distances, some[known]), rtol=2e-3, atol=5e-3, err_msg=str(column)
+        )
 
 
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=60), st.floats(0, 1))
@@ -168,13 +191,21 @@ def test_held_out_cells_are_measured_as_they_are_and_six_times_changed() -> None
     assert np.median(found.changed.n_detected) < 0.7 * np.median(found.measured.n_detected)
 
 
-def test_components_of_the_input_are_those_of_the_covariance() -> None:
+def test_directions_are_the_mean_and_the_components_across_it() -> None:
     rng = np.random.default_rng(0)
     counts = sp.csr_matrix(rng.poisson(rng.gamma(1, 1, (300, 4)) @ rng.gamma(1, 1, (4, 90))).astype(np.float32))
     library = np.asarray(counts.sum(axis=1)).reshape(-1)
     roots = np.round(58 * ((1 + counts.toarray() / library[:, None] * 1e4) ** 0.125 - 1))
-    vectors = np.linalg.eigh(np.cov(roots.T, bias=True))[1][:, ::-1]
-    for n_components in (3, 60):  # by iteration, and at once
-        found = fit_input_components(counts, library, n_components)
-        np.testing.assert_allclose(np.abs(np.sum(found[:, :3] * vectors[:, :3], axis=0)), 1, atol=1e-4)
-        np.testing.assert_allclose(found.T @ found, np.eye(n_components), atol=1e-4)
+    mean = roots.mean(axis=0) / np.linalg.norm(roots.mean(axis=0))
+    across = roots - np.outer(roots @ mean, mean)
+    vectors = np.linalg.eigh(np.cov(across.T, bias=True))[1][:, ::-1]
+    for n_components in (3, 60, 89):  # by iteration, at once, and all there are
+        found = fit_input_directions(counts, library, n_components)
+        np.testing.assert_allclose(found[:, 0], mean, atol=1e-6)
+        np.testing.assert_allclose(np.abs(np.sum(found[:, 1:4] * vectors[:, :3], axis=0)), 1, atol=1e-4)
+        np.testing.assert_allclose(found.T @ found, np.eye(n_components + 1), atol=1e-4)
+
+
+def test_genes_without_counts_have_directions_too() -> None:
+    found = fit_input_directions(sp.csr_matrix((5, 20), dtype=np.float32), np.ones(5, np.float32), 19)
+    np.testing.assert_allclose(found.T @ found, np.eye(20), atol=1e-5)

@@ -11,15 +11,8 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp
 
-from scrcl_train.student import (
-    Student,
-    StudentConfig,
-    fit_input_mean,
-    log_normalise,
-    predict,
-    split_weights,
-    take_roots,
-)
+from scrcl_train.student import Student, StudentConfig, predict, split_weights
+from scrcl_train.student_input import fit_input_mean, log_normalise, take_roots
 from tests.student_case import make_world, teach
 
 
