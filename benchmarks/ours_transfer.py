@@ -17,6 +17,7 @@ from benchmarks.pairs import Transfer
 
 if TYPE_CHECKING:
     from scrcl_infer import Model
+    from scrcl_infer.contract import Bundle
     from scrcl_train.data import TrainingData
     from scrcl_train.options import TrainOptions
     from scrcl_train.pipeline import Found
@@ -29,11 +30,9 @@ N_NAMED = 60
 
 @dataclass(frozen=True)
 class Learned:
-    """A trained model, and what its populations are called."""
+    """A trained model that knows types."""
 
     model: Model
-    names: dict[str, str] | None = None
-    """Population -> most frequent label of the reference cells assigned to it; None: the model knows types."""
 
     def answer(self, query: Query) -> NDArray[np.object_]:
         """Return types and confidences (2, m); nothing is rejected, and no query refused for its missing genes."""
@@ -41,10 +40,7 @@ class Learned:
 
         told = AssignOptions(reject=False, min_overlap=0.0)
         found = self.model.assign(make_adata(query.counts, query.genes, query.places), options=told)
-        types = found.cell_type
-        if self.names is not None:
-            types = np.array([self.names.get(name, "unknown") for name in found.population], dtype=object)
-        return np.stack([types.astype(object), found.confidence.astype(object)])
+        return np.stack([found.cell_type.astype(object), found.confidence.astype(object)])
 
 
 @dataclass(frozen=True)
@@ -104,23 +100,30 @@ def learn_ours(cells: Transfer, seed: int, kinds: Sequence[str] = (LABELLED, UNL
             bundle = pipeline._teach_student(
                 start.data, start.found, (names, named), options=options, name=kind, progress=TrainProgress()
             )
+            if kind == UNLABELLED:
+                write_bundle(bundle, folder / "unnamed")
+                bundle = name_by_majority(bundle, load(folder / "unnamed"), cells)
             write_bundle(bundle, folder / "bundle")
-            model = load(folder / "bundle")
-            learned[kind] = Learned(model, None if kind == LABELLED else name_by_majority(model, cells))
+            learned[kind] = Learned(load(folder / "bundle"))
     return learned
 
 
-def name_by_majority(model: Model, cells: Transfer) -> dict[str, str]:
-    """Return population -> the most frequent label of the reference cells that are assigned to it."""
+def name_by_majority(bundle: Bundle, model: Model, cells: Transfer) -> Bundle:
+    """Give each population the most frequent label of the reference cells assigned to it, as `scrcl-models name` does.
+
+    Populations of one name answer together: their probabilities add up.
+    """
     import pandas as pd
 
     from scrcl_infer import AssignOptions
+    from scrcl_infer.rename import NameTable, rename
 
     own_cells = make_adata(cells.counts, cells.genes, cells.places)
     found = model.assign(own_cells, options=AssignOptions(reject=False))
     own = pd.DataFrame({"population": found.population, "label": cells.labels})
     names: dict[str, str] = own.groupby("population")["label"].agg(lambda x: x.value_counts().index[0]).to_dict()
-    return names
+    names.pop("unknown", None)  # a cell without counts
+    return rename(bundle, NameTable("population", names, {}), sha256="", name="named")[0]
 
 
 def make_adata(counts: sp.csr_matrix, genes: NDArray[np.object_], places: NDArray[np.float64] | None = None) -> Any:  # noqa: ANN401 - an AnnData, untyped

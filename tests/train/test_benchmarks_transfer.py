@@ -29,6 +29,7 @@ from benchmarks.table import Table, format_table, scores_of
 from benchmarks.transfer import make_table, score
 from scrcl_train.distil import DistilConfig, DistilEpoch, distil
 from scrcl_train.student import StudentConfig, predict
+from tests.make_bundle import tiny_bundle
 
 RNG = np.random.default_rng(0)
 GENES = np.array([f"g{i}" for i in range(40)], dtype=object)
@@ -124,11 +125,11 @@ def test_populations_are_named_by_the_majority_of_their_own_cells() -> None:
         return SimpleNamespace(population=population, cell_type=population, confidence=np.full(6, 0.5))
 
     model: Any = SimpleNamespace(assign=assign)
-    names = name_by_majority(model, cells)
-    assert names == {"P1": "a", "P2": "c"}
-    answers = Learned(model, names).answer(Query(cells.counts, cells.genes))
-    assert list(answers[0]) == ["a", "a", "a", "c", "c", "c"]
-    assert list(Learned(model, {"P1": "a"}).answer(Query(cells.counts, cells.genes))[0][3:]) == ["unknown"] * 3
+    named = name_by_majority(tiny_bundle(n_types=0), model, cells).manifest
+    assert [p.cell_type for p in named.populations][:2] == ["a", "c"]
+    assert [p.cell_type for p in named.populations][2:] == ["type C", "type D", "type A"]
+    answers = Learned(model).answer(Query(cells.counts, cells.genes))
+    assert list(answers[0]) == list(population)
 
 
 def robust_results() -> tuple[Plan, Results]:
