@@ -94,6 +94,7 @@ def test_the_log_holds_every_epoch_and_the_settings(result: TrainResult) -> None
     settings = json.loads((result.run_dir / "run.json").read_text())
     assert settings["seed"] == 0
     asked = {"label_keys": ["cell_type"], "batch_key": None, "section_key": None, "layer": None, "input_state": "auto"}
+    asked["gene_column"] = None
     assert settings["asked"] == {**asked, "n_populations": OPTIONS.n_populations}
 
 
