@@ -25,6 +25,9 @@ from scrcl_train.student_input import fit_input_directions, fit_input_mean
 
 logger = logging.getLogger(__name__)
 
+MIN_COMPONENTS, CELLS_PER_COMPONENT = 16, 16
+"""Components of few cells show their noise: those cells themselves would lie far out on them, and new ones not."""
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -178,9 +181,9 @@ def _new_student(
 ) -> Student:
     mean = fit_input_mean(counts, library_size, target_sum=config.target_sum)
     n_types = targets.n_types if targets.types is not None else 0
-    directions = fit_input_directions(
-        counts, library_size, min(config.n_components, mean.size - 1), target_sum=config.target_sum
-    )
+    supported = max(MIN_COMPONENTS, counts.shape[0] // CELLS_PER_COMPONENT)
+    n_components = min(config.n_components, mean.size - 1, supported)
+    directions = fit_input_directions(counts, library_size, n_components, target_sum=config.target_sum)
     student = Student(mean, config, n_populations=targets.n_populations, n_types=n_types, directions=directions)
     student.map_centre.copy_(torch.from_numpy(targets.map.mean(axis=0).astype(np.float32)))
     student.map_scale.copy_(torch.from_numpy(np.maximum(targets.map.std(axis=0), 1e-6).astype(np.float32)))

@@ -52,7 +52,7 @@ def test_names_types_and_shapes_are_the_contracts(model: bytes) -> None:
         TENSORS.embedding: ("tensor(float)", 6),
         TENSORS.log_posterior: ("tensor(float)", 3),
         TENSORS.map: ("tensor(float)", 2),
-        TENSORS.components: ("tensor(float)", N_GENES + 1),
+        TENSORS.components: ("tensor(float)", 360 // 16 + 2),
         TENSORS.log_type_posterior: ("tensor(float)", 3),
     }
     assert all(isinstance(tensor.shape[0], str) for tensor in (*session.get_inputs(), *session.get_outputs()))
