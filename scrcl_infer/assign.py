@@ -82,7 +82,8 @@ def compute_type_posterior(
 ) -> NDArray[np.float64]:
     """Return the calibrated probability of each type.
 
-    The type head's posterior where the encoder has one; else the sum of the posteriors of each type's populations.
+    The type head's posterior where the encoder has one; else the sum of the posteriors of each type's populations. The
+    temperature comes after the sum: before it, a type of one population would lose to one that many share.
 
     Parameters
     ----------
@@ -101,15 +102,16 @@ def compute_type_posterior(
     temperature = manifest.calibration.temperature
     if log_type_posterior is not None and log_type_posterior.shape[1]:
         return apply_temperature(log_type_posterior, temperature)
-    by_population = apply_temperature(log_posterior, temperature)
+    by_population = apply_temperature(log_posterior, 1.0)
     posterior = np.zeros((len(by_population), len(manifest.cell_types)))
     # One column after the other: a matrix product would add in an order that depends on the number of rows.
     for column, of_type in enumerate(type_of_population(manifest)):
         posterior[:, of_type] += by_population[:, column]
-    return posterior
+    with np.errstate(divide="ignore"):  # a type without populations has a probability of zero
+        return apply_temperature(np.log(posterior), temperature)
 
 
-def apply_temperature(log_posterior: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
+def apply_temperature(log_posterior: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
     """Return softmax(log_posterior / temperature), (N, C), row by row in double precision."""
     scaled = log_posterior.astype(np.float64) / temperature
     scaled -= scaled.max(axis=1, keepdims=True)

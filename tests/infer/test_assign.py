@@ -94,15 +94,14 @@ def test_temperature_of_one_gives_back_the_posterior() -> None:
     np.testing.assert_allclose(apply_temperature(logs, 1.0), np.exp(logs.astype(np.float64)), rtol=1e-5)
 
 
-def test_types_without_a_head_sum_their_populations() -> None:
+def test_types_without_a_head_sum_their_populations_and_are_tempered_then() -> None:
     out = output(20)
-    by_population = scipy.special.softmax(out.log_posterior.astype(np.float64) / 1.7, axis=1)
-    expected = np.stack(
-        [by_population[:, [i for i, t in enumerate(OF_TYPE) if t == c]].sum(axis=1) for c in range(3)], 1
-    )
+    by_population = scipy.special.softmax(out.log_posterior.astype(np.float64), axis=1)
+    sums = np.stack([by_population[:, [i for i, t in enumerate(OF_TYPE) if t == c]].sum(axis=1) for c in range(3)], 1)
     got = compute_type_posterior(out.log_posterior, None, manifest(temperature=1.7))
-    np.testing.assert_allclose(got, expected, rtol=1e-12)
-    np.testing.assert_allclose(got.sum(axis=1), 1.0, rtol=1e-12)
+    np.testing.assert_allclose(got, scipy.special.softmax(np.log(sums) / 1.7, axis=1), rtol=1e-12)
+    hot = compute_type_posterior(out.log_posterior, None, manifest(temperature=9.0))
+    np.testing.assert_array_equal(hot.argmax(axis=1), sums.argmax(axis=1))
 
 
 def test_the_sum_of_a_types_populations_can_beat_the_best_population() -> None:
