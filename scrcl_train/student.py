@@ -125,7 +125,9 @@ class Student(nn.Module):
         # The roots of N_STEPS^8 (1 + r): the factor goes in among passes over the genes that are made in any case.
         unit = float(N_STEPS**8)
         rate = counts * (self.config.target_sum * unit / library_size.clamp(min=MIN_LIBRARY))  # (N, G)
-        return torch.sqrt(torch.sqrt(torch.sqrt(rate + unit))) - N_STEPS
+        # torch's square root may be off by a last place, onnxruntime's is not; where answers are asked for, they agree.
+        root = torch.sqrt if self.training else _exact_root
+        return root(root(root(rate + unit))) - N_STEPS
 
     def forward(self, counts: Tensor, library_size: Tensor) -> StudentOutput:
         """Map raw counts (N, G) and library sizes (N, 1), both float32, to all outputs."""
@@ -151,6 +153,11 @@ class Student(nn.Module):
         for weights in (self.first.weight, self.directions.T):
             whole, size = split_weights(weights)
             weights.copy_(whole * size[:, None])
+
+
+def _exact_root(values: Tensor) -> Tensor:
+    """Square root of float32, rounded correctly on every processor."""
+    return torch.sqrt(values) if torch.onnx.is_in_onnx_export() else torch.sqrt(values.double()).float()
 
 
 def split_weights(weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
+import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
@@ -16,7 +17,7 @@ from scrcl_infer.errors import ExportError
 from scrcl_train.onnx_graph import export_onnx
 from scrcl_train.parity import NearTieError, check_parity, run_onnx
 from scrcl_train.student import predict
-from tests.student_case import make_world, teach
+from tests.student_case import N_GENES, make_world, teach
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,18 @@ def test_onnx_gives_every_output_of_torch(model: bytes) -> None:
     found = run_onnx(model, fresh.counts, fresh.library_size[:, None])
     for name in ("embedding", "log_posterior", "map", "log_type_posterior"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=2e-5, err_msg=name)
+
+
+def test_values_half_way_between_two_steps_are_rounded_alike(model: bytes) -> None:
+    """Smoothed spots are no counts: some of their many values lie where a root's last place decides."""
+    _, student = teach(labelled=True)
+    half_way = ((1 + (np.arange(100) + 0.5) / 58) ** 8 - 1).astype(np.float32)
+    near = half_way[:, None] * (1 + np.arange(-40, 40) * np.float32(2**-24))
+    counts = sp.csr_matrix(np.resize(near.astype(np.float32), (len(near.flat) // N_GENES, N_GENES)))
+    library = np.full((counts.shape[0], 1), 1e4, np.float32)
+    expected, found = predict(student, counts, library), run_onnx(model, counts, library)
+    np.testing.assert_allclose(found.components, expected.components, rtol=1e-6, atol=1e-4)
+    np.testing.assert_allclose(found.embedding, expected.embedding, atol=1e-5)
 
 
 def test_without_a_type_head() -> None:
