@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
+import logging
 import os
 import secrets
 import shutil
-import zipfile
 from pathlib import Path
-from typing import Any, TypeVar
 
-import numpy as np
-
+from scrcl_infer.arrays import GET_AGAIN, from_npz, to_npz
 from scrcl_infer.consistency import check_consistent
 from scrcl_infer.contract import (
     FILES,
@@ -33,9 +30,11 @@ from scrcl_infer.contract import (
 )
 from scrcl_infer.errors import BundleIntegrityError, BundleNotFoundError, BundleSchemaError, OutputError
 
-_Arrays = TypeVar("_Arrays", Centroids, GeneGraph, Golden, Rejection)
 _LISTED = tuple(name for name in FILES if name != FILES.manifest)
-_GET_AGAIN = "The bundle was changed or damaged: get it again from where it came from."
+REJECTION_SCHEMA = 3
+"""`rejection.npz` of an earlier schema holds other arrays."""
+
+logger = logging.getLogger(__name__)
 
 
 def write_bundle(bundle: Bundle, folder: Path, *, force: bool = False) -> Path:
@@ -69,13 +68,13 @@ def write_bundle(bundle: Bundle, folder: Path, *, force: bool = False) -> Path:
     check_folder(folder, force=force)
     contents = {
         FILES.encoder: bundle.encoder,
-        FILES.centroids: _to_npz(bundle.centroids),
-        FILES.gene_graph: _to_npz(bundle.gene_graph),
-        FILES.golden: _to_npz(bundle.golden),
+        FILES.centroids: to_npz(bundle.centroids),
+        FILES.gene_graph: to_npz(bundle.gene_graph),
+        FILES.golden: to_npz(bundle.golden),
         FILES.card: bundle.card.encode(),
     }
     if bundle.rejection is not None:
-        contents[FILES.rejection] = _to_npz(bundle.rejection)
+        contents[FILES.rejection] = to_npz(bundle.rejection)
     entries = {name: FileEntry(hashlib.sha256(data).hexdigest(), len(data)) for name, data in contents.items()}
     contents[FILES.manifest] = _manifest_bytes(dataclasses.replace(bundle.manifest, files=entries))
     token = secrets.token_hex(4)
@@ -118,17 +117,32 @@ def read_bundle(folder: Path) -> Bundle:
         bundle = Bundle(
             manifest=manifest,
             encoder=data[FILES.encoder],
-            centroids=_from_npz(data[FILES.centroids], Centroids, FILES.centroids),
-            gene_graph=_from_npz(data[FILES.gene_graph], GeneGraph, FILES.gene_graph),
-            golden=_from_npz(data[FILES.golden], Golden, FILES.golden),
+            centroids=from_npz(data[FILES.centroids], Centroids, FILES.centroids),
+            gene_graph=from_npz(data[FILES.gene_graph], GeneGraph, FILES.gene_graph),
+            golden=from_npz(data[FILES.golden], Golden, FILES.golden),
             card=data[FILES.card].decode(),
-            rejection=_from_npz(data[FILES.rejection], Rejection, FILES.rejection) if FILES.rejection in data else None,
+            rejection=_read_rejection(data, manifest),
         )
         check_consistent(bundle)
     except BundleIntegrityError as error:
         error.add_note(f"in the bundle {folder}")
         raise
     return bundle
+
+
+def _read_rejection(data: dict[str, bytes], manifest: Manifest) -> Rejection | None:
+    """Read what makes a cell strange; None where there is none, or one of another kind."""
+    if FILES.rejection not in data:
+        return None
+    if manifest.schema_version < REJECTION_SCHEMA:
+        logger.warning(
+            "The model '%s' is of schema %d and measures strangeness in a way that is no longer used: its cells are "
+            "unknown by their probability alone. Train it anew.",
+            manifest.name,
+            manifest.schema_version,
+        )
+        return None
+    return from_npz(data[FILES.rejection], Rejection, FILES.rejection)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -147,7 +161,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         data = json.loads(_manifest_file(folder))
     except ValueError as error:
-        msg = f"{path}: is not JSON ({error}). {_GET_AGAIN}"
+        msg = f"{path}: is not JSON ({error}). {GET_AGAIN}"
         raise BundleIntegrityError(msg) from error
     version = data.get("schema_version") if isinstance(data, dict) else None
     if type(version) is not int:
@@ -202,44 +216,17 @@ def _manifest_bytes(manifest: Manifest) -> bytes:
         raise BundleIntegrityError(msg) from error
 
 
-def _to_npz(arrays: Centroids | GeneGraph | Golden | Rejection) -> bytes:
-    # np.savez stamps the time of day, and deflate's output depends on the zlib at hand: neither is used.
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for item in dataclasses.fields(arrays):
-            member = zipfile.ZipInfo(f"{item.name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            with archive.open(member, "w") as file:
-                array = np.ascontiguousarray(getattr(arrays, item.name))
-                np.lib.format.write_array(file, array, version=(1, 0), allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _from_npz(data: bytes, kind: type[_Arrays], file: str) -> _Arrays:
-    expected = [item.name for item in dataclasses.fields(kind)]
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            found = sorted(archive.files)
-            arrays: dict[str, Any] = {name: archive[name] for name in found}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
-        msg = f"{file}: cannot be read as numpy arrays ({error}). {_GET_AGAIN}"
-        raise BundleIntegrityError(msg) from error
-    if found != sorted(expected):
-        msg = f"{file}: holds the arrays {found}, expected {sorted(expected)}. {_GET_AGAIN}"
-        raise BundleIntegrityError(msg)
-    return kind(**arrays)
-
-
 def _read_checked(path: Path, entry: FileEntry) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        msg = f"{path}: cannot be read ({error.strerror}), but the manifest lists it. {_GET_AGAIN}"
+        msg = f"{path}: cannot be read ({error.strerror}), but the manifest lists it. {GET_AGAIN}"
         raise BundleIntegrityError(msg) from error
     found = hashlib.sha256(data).hexdigest()
     if found != entry.sha256 or len(data) != entry.n_bytes:
         msg = (
             f"{path}: has {len(data)} bytes and sha256 {found}, the manifest says {entry.n_bytes} bytes and "
-            f"{entry.sha256}. {_GET_AGAIN}"
+            f"{entry.sha256}. {GET_AGAIN}"
         )
         raise BundleIntegrityError(msg)
     return data

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from scrcl_infer.record import Record
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 OLDEST_SCHEMA_VERSION = 1
 UNKNOWN = "unknown"
 """The answer for a cell that is rejected, in every column that names something."""
@@ -31,7 +31,7 @@ class FileNames(NamedTuple):
     gene_graph: str = "gene_graph.npz"
     golden: str = "golden.npz"
     rejection: str = "rejection.npz"
-    """Absent in bundles of schema 1, and where no training cell could be held out."""
+    """Absent in bundles of schema 1, not used in those of 2, and absent where no training cell could be held out."""
     card: str = "MODEL_CARD.md"
 
 

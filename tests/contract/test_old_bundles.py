@@ -22,8 +22,9 @@ VERSIONS = range(OLDEST_SCHEMA_VERSION, SCHEMA_VERSION + 1)
 SHA256 = {
     1: "46eb88a379dc847d50f5c7e96ba0087b8fbf94d88375c883620d1798dcd126e5",
     2: "c59e8dfe44e0015b62528d78e162ba6cf585230f311bca72286ff80ebeaec372",
+    3: "b09281c662235d1d1be7a3e95e963248dff919056531e09175a307a398817f84",
 }
-CONTRACT_IDS = {1: "d883e59c003fb225", 2: "d883e59c003fb225"}
+CONTRACT_IDS = {1: "d883e59c003fb225", 2: "d883e59c003fb225", 3: "d883e59c003fb225"}
 
 
 def test_every_readable_schema_has_a_bundle() -> None:
@@ -48,6 +49,16 @@ def test_reads_and_replays(version: int) -> None:
     output = encoder.run(bundle.golden.counts, bundle.golden.library_size)
     np.testing.assert_allclose(output.embedding, bundle.golden.embedding, atol=1e-5)
     assert verify_bundle(folder).passed
+
+
+def test_strangeness_of_schema_2_is_not_used_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    assert read_bundle(ARCHIVE / "v2").rejection is None
+    assert "is of schema 2" in caplog.text
+    assert "Train it anew" in caplog.text
+    caplog.clear()
+    assert read_bundle(ARCHIVE / "v3").rejection is not None
+    assert read_bundle(ARCHIVE / "v1").rejection is None
+    assert not caplog.text
 
 
 def test_the_newest_schema_is_written_as_it_was_released(tmp_path: Path) -> None:

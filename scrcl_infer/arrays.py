@@ -1,0 +1,51 @@
+"""The arrays of a bundle's parts as the bytes of `.npz` files, and back. Nothing is, or is read as, a pickle."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import zipfile
+from typing import Any, TypeVar
+
+import numpy as np
+
+from scrcl_infer.contract import Centroids, GeneGraph, Golden, Rejection
+from scrcl_infer.errors import BundleIntegrityError
+
+_Arrays = TypeVar("_Arrays", Centroids, GeneGraph, Golden, Rejection)
+GET_AGAIN = "The bundle was changed or damaged: get it again from where it came from."
+
+
+def to_npz(arrays: Centroids | GeneGraph | Golden | Rejection) -> bytes:
+    """Return the fields of a part of a bundle as an `.npz` file; the same arrays give the same bytes."""
+    # np.savez stamps the time of day, and deflate's output depends on the zlib at hand: neither is used.
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for item in dataclasses.fields(arrays):
+            member = zipfile.ZipInfo(f"{item.name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            with archive.open(member, "w") as file:
+                array = np.ascontiguousarray(getattr(arrays, item.name))
+                np.lib.format.write_array(file, array, version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def from_npz(data: bytes, kind: type[_Arrays], file: str) -> _Arrays:
+    """Read a part of a bundle from the bytes of its `file`.
+
+    Raises
+    ------
+    BundleIntegrityError
+        They are no `.npz` file without pickles, or it does not hold the arrays of `kind`.
+    """
+    expected = [item.name for item in dataclasses.fields(kind)]
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            found = sorted(archive.files)
+            arrays: dict[str, Any] = {name: archive[name] for name in found}
+    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+        msg = f"{file}: cannot be read as numpy arrays ({error}). {GET_AGAIN}"
+        raise BundleIntegrityError(msg) from error
+    if found != sorted(expected):
+        msg = f"{file}: holds the arrays {found}, expected {sorted(expected)}. {GET_AGAIN}"
+        raise BundleIntegrityError(msg)
+    return kind(**arrays)
