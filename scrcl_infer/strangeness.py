@@ -36,7 +36,7 @@ class Spaces(NamedTuple):
     embedding: NDArray[np.float32]
     """(N, D) unit rows."""
     components: NDArray[np.float32]
-    """(N, Q + 2) of the encoder's input; see `scrcl_infer.contract.TensorNames`."""
+    """(N, Q + 2) of the encoder's input; see `scrcl_infer.contract.Rejection`."""
 
 
 def compute_strangeness(spaces: Spaces, n_detected: NDArray[np.int64], rejection: Rejection) -> NDArray[np.float64]:

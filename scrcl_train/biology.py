@@ -182,7 +182,7 @@ def check_same_run(adata: AnnData, bundle: Bundle, path: Path) -> None:
         msg = (
             f"{path} and the bundle '{bundle.manifest.name}' are not of the same run: populations only in the file: "
             f"{unknown[:5]}; genes in both: {len(shared)} of {len(bundle.manifest.genes.names)}. "
-            "Pass the file and the bundle that one `scrcl-train` wrote."
+            "Pass the file and the bundle that one `scrcl-train` wrote, and the --gene-column it was given."
         )
         raise InputError(msg)
 

@@ -228,7 +228,7 @@ def _sum_namesakes(
     _, first, code = np.unique(names[genes].astype(str), return_index=True, return_inverse=True)
     if first.size == genes.size:
         return sp.csr_matrix(counts[:, genes], dtype=np.float32), genes
-    logger.warning("%d genes have the name of another: their counts are summed.", genes.size - first.size)
+    logger.warning("Genes of one name are summed: %d columns have the name of an earlier one.", genes.size - first.size)
     order = np.argsort(first)
     place = np.empty(first.size, dtype=np.int64)
     place[order] = np.arange(first.size)

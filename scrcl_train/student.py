@@ -81,7 +81,7 @@ class Student(nn.Module):
     centred but not scaled: scaling raises rarely seen genes to the weight of the others, and with them the noise of
     another batch. The root bends like a logarithm (4, 17 and 35 % above it at 1, 10 and 100 counts per ten thousand).
     It is taken in whole steps, and once the student has learned, W is rounded too (`round_weights`), so that its first
-    product, most of the work, is of whole numbers: several times as fast, and the same on every processor. Decision 2.
+    product, most of the work, is of whole numbers: the encoder is twice as fast, and its sums are exact. Decision 2.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Student(nn.Module):
 
 
 def _exact_root(values: Tensor) -> Tensor:
-    """Square root of float32, rounded correctly on every processor."""
+    """Square root of float32, rounded correctly; onnxruntime's own is."""
     return torch.sqrt(values) if torch.onnx.is_in_onnx_export() else torch.sqrt(values.double()).float()
 
 

@@ -154,6 +154,18 @@ def test_expression_is_log_of_counts_per_ten_thousand(run: tuple[Path, Path], si
     assert ((counts > 0).sum(axis=0) >= 3).sum() == adata.n_vars
 
 
+def test_genes_go_by_the_column_that_the_run_was_given(run: tuple[Path, Path], tmp_path: Path) -> None:
+    import anndata
+
+    adata = anndata.read_h5ad(run[0])
+    adata.var["symbol"] = adata.var_names.astype(str)
+    adata.var_names = [str(i) for i in range(adata.n_vars)]
+    adata.write_h5ad(tmp_path / "numbers.h5ad")
+    assert list(read_run(tmp_path / "numbers.h5ad", "symbol").var_names) == list(read_run(run[0]).var_names)
+    with pytest.raises(InputError, match=r"genes in both: 0 .*--gene-column"):
+        write_biology(tmp_path / "numbers.h5ad", run[1], tmp_path / "out")
+
+
 def test_a_file_of_no_run_is_refused(run: tuple[Path, Path], simulated: AnnData, tmp_path: Path) -> None:
     simulated.write_h5ad(tmp_path / "plain.h5ad")
     with pytest.raises(InputError, match="--write-h5ad"):

@@ -91,7 +91,7 @@ def test_genes_of_one_name_are_summed_where_the_first_stands(
     adata.var_names = names
     adata.write_h5ad(tmp_path / "twice.h5ad")
     data = read_training_data(tmp_path / "twice.h5ad")
-    assert "3 genes have the name of another" in caplog.text
+    assert "3 columns have the name of an earlier one" in caplog.text
     assert list(data.gene_names) == list(dict.fromkeys(names))
     dense, found = adata.X.toarray(), data.counts.toarray()
     np.testing.assert_array_equal(found[:, 2], dense[data.rows][:, [2, 7, 9]].sum(axis=1))
