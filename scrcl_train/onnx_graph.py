@@ -25,7 +25,7 @@ def export_onnx(student: Student, contract_id: str) -> bytes:
     Parameters
     ----------
     student
-        On the CPU.
+        On the CPU, its weights rounded (`Student.round_weights`): the graph multiplies by the rounded ones in any case.
     contract_id
         `Manifest.contract_id`, stamped into the file's metadata so that encoder and manifest cannot be mixed up.
 
