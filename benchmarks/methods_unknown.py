@@ -22,7 +22,7 @@ from scrcl_train.distil import Targets
 
 N_PCS = 50
 N_NEIGHBORS = 15
-CODE = ("augment", "calibration", "distil", "features", "rejection", "student", "student_input")
+CODE = ("augment", "calibration", "distil", "features", "hiding", "rejection", "student", "student_input")
 """Modules of scrcl_train whose code decides our answers, beside `scrcl_infer.strangeness`."""
 
 
@@ -54,17 +54,17 @@ def prepare_targets(cells: Question) -> tuple[NDArray[np.int64], Targets]:
 def answer_ours(prepared: tuple[NDArray[np.int64], Targets], cells: Question, seed: int) -> Outcome:
     """Calibrate and teach a student; answer by strangeness, and by the probability of the best type."""
     from scrcl_infer.assign import apply_temperature
-    from scrcl_infer.strangeness import Spaces, compute_strangeness
-    from scrcl_train.calibration import calibrate, truth_of
+    from scrcl_infer.strangeness import compute_strangeness
+    from scrcl_train.calibration import calibrate
     from scrcl_train.distil import distil
-    from scrcl_train.rejection import fit_classes
+    from scrcl_train.rejection import fit_classes, spaces_of
     from scrcl_train.student import predict
 
     genes, targets = prepared
     counts, library = sp.csr_matrix(cells.counts[:, genes]), _totals(cells.counts)
     calibrated = calibrate(counts, library, targets, seed=seed)
     student = distil(counts, library, targets, seed=seed)
-    rejection = calibrated.complete(fit_classes(predict(student, counts, library), truth_of(targets)))
+    rejection = calibrated.complete(fit_classes(predict(student, counts, library), targets.classes))
     query = sp.csr_matrix(cells.query_counts[:, genes])
     answer = predict(student, query, _totals(cells.query_counts))
     types = answer.log_type_posterior
@@ -72,7 +72,7 @@ def answer_ours(prepared: tuple[NDArray[np.int64], Targets], cells: Question, se
         msg = "the student has no type head, or nothing could be held out"
         raise RuntimeError(msg)
     n_detected = np.asarray((query > 0).sum(axis=1), dtype=np.int64).reshape(-1)
-    strange = compute_strangeness(Spaces(answer.embedding, answer.components), n_detected, rejection)
+    strange = compute_strangeness(spaces_of(answer), n_detected, rejection)
     strange[n_detected == 0] = strange.max() + 1
     confidence = apply_temperature(types, calibrated.calibration.temperature).max(axis=1)
     unknown = (strange > 0) | (n_detected == 0) | (confidence < calibrated.calibration.threshold)

@@ -37,7 +37,26 @@ def from_npz(data: bytes, kind: type[_Arrays], file: str) -> _Arrays:
     BundleIntegrityError
         They are no `.npz` file without pickles, or it does not hold the arrays of `kind`.
     """
-    expected = [item.name for item in dataclasses.fields(kind)]
+    return kind(**_load(data, {item.name for item in dataclasses.fields(kind)}, file))
+
+
+def rejection_without_doubt(data: bytes, file: str) -> Rejection:
+    """Read the `rejection.npz` of schema 3, which knows three signs: doubt gets no weight.
+
+    Raises
+    ------
+    BundleIntegrityError
+        As of `from_npz`.
+    """
+    arrays = _load(data, {item.name for item in dataclasses.fields(Rejection)} - {"weights"}, file)
+    blank = np.zeros((len(arrays["median"]), 1), np.float32)
+    weights = np.concatenate([np.ones_like(arrays["median"]), blank], axis=1)
+    arrays["median"] = np.concatenate([arrays["median"], blank], axis=1)
+    arrays["spread"] = np.concatenate([arrays["spread"], blank + 1], axis=1)
+    return Rejection(**arrays, weights=weights)
+
+
+def _load(data: bytes, expected: set[str], file: str) -> dict[str, Any]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             found = sorted(archive.files)
@@ -48,4 +67,4 @@ def from_npz(data: bytes, kind: type[_Arrays], file: str) -> _Arrays:
     if found != sorted(expected):
         msg = f"{file}: holds the arrays {found}, expected {sorted(expected)}. {GET_AGAIN}"
         raise BundleIntegrityError(msg)
-    return kind(**arrays)
+    return arrays

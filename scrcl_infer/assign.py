@@ -6,7 +6,7 @@ last bit whatever else is in its block.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,7 +100,7 @@ def compute_type_posterior(
         (N, T) rows sum to 1.
     """
     temperature = manifest.calibration.temperature
-    if log_type_posterior is not None and log_type_posterior.shape[1]:
+    if has_types(log_type_posterior):
         return apply_temperature(log_type_posterior, temperature)
     by_population = apply_temperature(log_posterior, 1.0)
     posterior = np.zeros((len(by_population), len(manifest.cell_types)))
@@ -109,6 +109,11 @@ def compute_type_posterior(
         posterior[:, of_type] += by_population[:, column]
     with np.errstate(divide="ignore"):  # a type without populations has a probability of zero
         return apply_temperature(np.log(posterior), temperature)
+
+
+def has_types(log_type_posterior: NDArray[np.float32] | None) -> TypeGuard[NDArray[np.float32]]:
+    """Return whether the encoder has a type head; without one it gives nothing, or (N, 0)."""
+    return log_type_posterior is not None and log_type_posterior.shape[1] > 0
 
 
 def apply_temperature(log_posterior: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
@@ -145,7 +150,8 @@ def _measure(output: EncoderOutput, n_detected: NDArray[np.int64], rejection: Re
         msg = "The bundle has a reference for rejection, but its encoder gives no components. Get the bundle again."
         raise BundleIntegrityError(msg)
     has_counts = n_detected > 0
-    spaces = Spaces(output.embedding, output.components)
+    types = output.log_type_posterior
+    spaces = Spaces(output.embedding, output.components, types if has_types(types) else output.log_posterior)
     # An encoder may make anything of a cell without counts.
     spaces = Spaces(*(np.where(has_counts[:, None], space, np.float32(0)) for space in spaces))
     return np.where(has_counts, compute_strangeness(spaces, n_detected, rejection), np.nan).astype(np.float32)

@@ -14,7 +14,7 @@ import secrets
 import shutil
 from pathlib import Path
 
-from scrcl_infer.arrays import GET_AGAIN, from_npz, to_npz
+from scrcl_infer.arrays import GET_AGAIN, from_npz, rejection_without_doubt, to_npz
 from scrcl_infer.consistency import check_consistent
 from scrcl_infer.contract import (
     FILES,
@@ -31,8 +31,8 @@ from scrcl_infer.contract import (
 from scrcl_infer.errors import BundleIntegrityError, BundleNotFoundError, BundleSchemaError, OutputError
 
 _LISTED = tuple(name for name in FILES if name != FILES.manifest)
-REJECTION_SCHEMA = 3
-"""`rejection.npz` of an earlier schema holds other arrays."""
+REJECTION_SCHEMA, DOUBT_SCHEMA = 3, 4
+"""`rejection.npz` of a schema before the first holds other arrays; before the second it lacks those of doubt."""
 
 logger = logging.getLogger(__name__)
 
@@ -142,6 +142,8 @@ def _read_rejection(data: dict[str, bytes], manifest: Manifest) -> Rejection | N
             manifest.schema_version,
         )
         return None
+    if manifest.schema_version < DOUBT_SCHEMA:
+        return rejection_without_doubt(data[FILES.rejection], FILES.rejection)
     return from_npz(data[FILES.rejection], Rejection, FILES.rejection)
 
 

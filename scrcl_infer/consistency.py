@@ -81,7 +81,7 @@ def _array_problems(bundle: Bundle) -> Iterator[str]:
             "embedding_whitening": (d, d), "embedding_means": (c, d), "embedding_radii": (c,),
             "components_whitening": (q, q), "components_means": (c, q), "components_radii": (c,),
             "profile_means": (c, q + 1), "profile_radii": (c,),
-            "log_detected": (m,), "median": (m, 3), "spread": (m, 3), "limit": (m,),
+            "log_detected": (m,), "median": (m, 4), "spread": (m, 4), "weights": (m, 4), "limit": (m,),
         }  # fmt: skip
         wanted += [(f"{FILES.rejection}/{name}", getattr(rejection, name), shapes[name], real) for name in shapes]
     widths = {"counts": n_genes, "library_size": 1, "embedding": d, "log_posterior": k, "map": 2}
@@ -110,6 +110,8 @@ def _rejection_problems(rejection: Rejection | None) -> Iterator[str]:
     for name in ("spread", "embedding_radii", "components_radii", "profile_radii"):
         if np.any(getattr(rejection, name) <= 0):
             yield f"{FILES.rejection}/{name} is not above 0"
+    if np.any(rejection.weights < 0):
+        yield f"{FILES.rejection}/weights holds a value below 0"
 
 
 def _graph_problems(bundle: Bundle) -> Iterator[str]:

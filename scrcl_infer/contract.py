@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from scrcl_infer.record import Record
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 OLDEST_SCHEMA_VERSION = 1
 UNKNOWN = "unknown"
 """The answer for a cell that is rejected, in every column that names something."""
@@ -146,8 +146,7 @@ class LabelLevel(Record):
 class Calibration(Record):
     """How outputs become confidences, and when a cell is unknown."""
 
-    temperature: float
-    """Divides the log posteriors before the softmax."""
+    temperature: float  # divides the log posteriors before the softmax
     threshold: float
     """Cells whose best type has a lower probability are unknown; where there is no `Rejection`, they alone are."""
     kept_fraction: float
@@ -155,14 +154,15 @@ class Calibration(Record):
     expected_calibration_error: float | None = None
     """On held-out training cells, 15 equal-width bins; None without labels."""
     n_held_out: int = 0
+    hidden_auroc: float | None = None
+    """Of strangeness, classes hidden from a student against held-out cells; mean over classes, None where none was."""
 
 
 @dataclass(frozen=True)
 class Parity(Record):
     """How closely onnxruntime answered as torch when the encoder was exported."""
 
-    max_abs_diff: float
-    """Largest absolute difference of an embedding entry."""
+    max_abs_diff: float  # largest absolute difference of an embedding entry
     label_agreement: float
     """Share of rows with the same population and the same type; exports below 1 are refused."""
     n_cells: int
@@ -242,12 +242,12 @@ class Rejection:
     profile_means: NDArray[np.float32]  # (C, Q + 1) unit rows: where the classes' mean input points
     profile_radii: NDArray[np.float32]  # (C,)
     log_detected: NDArray[np.float32]
-    """(m,) rising, log10 of the number of the model's genes that a cell shows: the knots of the next three."""
+    """(m,) rising, log10 of the number of the model's genes that a cell shows: the knots of the next four."""
     median: NDArray[np.float32]
-    """(m, 3) of held-out cells' distances to the nearest class: embedding, components, profile."""
-    spread: NDArray[np.float32]  # (m, 3) median absolute deviation of them
-    limit: NDArray[np.float32]
-    """(m,) that the sum of the three, standardised, stays below for 95 % of the held-out cells."""
+    """(m, 4) of held-out cells' distances to the nearest class, embedding, components, profile; and of their doubt."""
+    spread: NDArray[np.float32]  # (m, 4) median absolute deviation of them
+    weights: NDArray[np.float32]  # (m, 4) of the signs, standardised; those of doubt are 0 in schema 3
+    limit: NDArray[np.float32]  # (m,) that their weighted sum stays below for 95 % of the held-out cells
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
-"""How strange a cell is to the model: its distance from every class of the training cells. Numpy only.
+"""How strange a cell is to the model: how far from every class of the training cells, how doubtful. Numpy only.
 
-Three distances are taken: in the embedding, in the principal components of the encoder's input, which also show what
-the encoder has learned to look past (both in units of the spread within classes: Mahalanobis), and the angle between
-the input as a whole and the class's mean, which also sees what no component shows. Each is measured by how far the
-class's own cells usually lie, and the nearest class counts. It is then compared with that of held-out training cells
-of which as many of the model's genes were detected, since a cell of few counts lies further out whatever it is.
+There are four signs. Three are distances: in the embedding, in the principal components of the encoder's input, which
+also show what the encoder has learned to look past (both in units of the spread within classes: Mahalanobis), and the
+angle between the input as a whole and the class's mean, which also sees what no component shows. Each is measured by
+how far the class's own cells usually lie, and the nearest class counts. The fourth is the encoder's doubt, the log
+probability that its best class is wrong. Each is then compared with that of held-out training cells of which as many of
+the model's genes were detected, since a cell of few counts lies further out whatever it is; and their weighted sum is
+taken.
 
 The numbers that are multiplied and added for the distances are first rounded to a grid so coarse that double precision
 holds every sum exactly. So the order of additions does not matter, and the fast matrix product may be used: the answer
@@ -27,7 +29,11 @@ INPUT_BITS = 22
 """Of the encoder's outputs on their grid: half of a float32's last place."""
 COMPONENTS_REACH = 1024.0
 """Components are cut off there, which those of 10,000 genes do not reach."""
-N_DISTANCES = 3
+N_SIGNS = 4
+LEAST_DOUBT = -30.0
+"""Log probability of being wrong below which one doubt is as good as another; single precision knows no better."""
+DOUBT_STEP = 2.0**-16
+"""Doubt is rounded to that: the last place of a logarithm is not the same in every library."""
 
 
 class Spaces(NamedTuple):
@@ -37,6 +43,8 @@ class Spaces(NamedTuple):
     """(N, D) unit rows."""
     components: NDArray[np.float32]
     """(N, Q + 2) of the encoder's input; see `scrcl_infer.contract.Rejection`."""
+    log_posterior: NDArray[np.float32]
+    """(N, C) over the classes, as the encoder gave it."""
 
 
 def compute_strangeness(spaces: Spaces, n_detected: NDArray[np.int64], rejection: Rejection) -> NDArray[np.float64]:
@@ -54,19 +62,30 @@ def compute_strangeness(spaces: Spaces, n_detected: NDArray[np.int64], rejection
     Returns
     -------
     NDArray
-        (N,) the sum of the distances, each less its median and divided by its spread among held-out cells of as many
-        detected genes, less the sum that 95 % of those cells stay below.
+        (N,) the weighted sum of the signs, each less its median and divided by its spread among held-out cells of as
+        many detected genes, less the sum that 95 % of those cells stay below.
     """
-    total = add_distances(compute_distances(spaces, rejection), n_detected, rejection)
-    return total - expect(rejection.limit, n_detected, rejection)
+    total = add_signs(compute_signs(spaces, rejection), n_detected, rejection)
+    return total - expect(rejection.limit, n_detected, rejection.log_detected)
 
 
-def compute_distances(spaces: Spaces, rejection: Rejection) -> NDArray[np.float64]:
-    """Return the distances (N, 3) to the nearest class: embedding, components, profile."""
+def compute_signs(spaces: Spaces, rejection: Rejection) -> NDArray[np.float64]:
+    """Return (N, 4): the distances to the nearest class in embedding, components and profile, and the doubt."""
     distances = compute_class_distances(spaces, rejection)
     radii = rejection.embedding_radii, rejection.components_radii, rejection.profile_radii
     nearest = [(d / r.astype(np.float64)).min(axis=1) for d, r in zip(distances, radii, strict=True)]
-    return np.column_stack(nearest)
+    return np.column_stack([*nearest, compute_doubt(spaces.log_posterior)])
+
+
+def compute_doubt(log_posterior: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the log probability (N,) that the best of the classes (N, C) is wrong, `LEAST_DOUBT` at least."""
+    shares = np.exp(log_posterior.astype(np.float64))
+    best = shares.argmax(axis=1)
+    # Summed without the best: one less a probability near one has no digits left.
+    shares[np.arange(len(shares)), best] = 0
+    wrong = np.maximum(shares.sum(axis=1), math.exp(LEAST_DOUBT))
+    doubt: NDArray[np.float64] = np.rint(np.log(wrong) / DOUBT_STEP) * DOUBT_STEP
+    return doubt
 
 
 def compute_class_distances(spaces: Spaces, rejection: Rejection) -> tuple[NDArray[np.float64], ...]:
@@ -83,24 +102,26 @@ def compute_class_distances(spaces: Spaces, rejection: Rejection) -> tuple[NDArr
     )
 
 
-def add_distances(
-    distances: NDArray[np.float64], n_detected: NDArray[np.int64], rejection: Rejection
-) -> NDArray[np.float64]:
-    """Return the sum (N,) of distances (N, 3), each in units of its spread about its usual median."""
-    total = np.zeros(len(distances))
-    for column in range(N_DISTANCES):
-        median = expect(rejection.median[:, column], n_detected, rejection)
-        spread = expect(rejection.spread[:, column], n_detected, rejection)
-        total += (distances[:, column] - median) / spread
+def add_signs(signs: NDArray[np.float64], n_detected: NDArray[np.int64], rejection: Rejection) -> NDArray[np.float64]:
+    """Return the weighted sum (N,) of signs (N, 4), each in units of its spread about its usual median."""
+    total = np.zeros(len(signs))
+    for column in range(N_SIGNS):
+        median, spread, weight = (
+            expect(values[:, column], n_detected, rejection.log_detected)
+            for values in (rejection.median, rejection.spread, rejection.weights)
+        )
+        total += weight * ((signs[:, column] - median) / spread)
     return total
 
 
-def expect(values: NDArray[np.float32], n_detected: NDArray[np.int64], rejection: Rejection) -> NDArray[np.float64]:
+def expect(
+    values: NDArray[np.float32], n_detected: NDArray[np.int64], log_detected: NDArray[np.float32]
+) -> NDArray[np.float64]:
     """Interpolate a figure (m,) of the knots linearly in the logarithm of the detected genes, (N,); flat outside."""
     n_detected = np.asarray(n_detected, dtype=np.int64)
     # One table for all cells: interpolating cell by cell may round in another way in a block of another size.
     whole = np.arange(1, max(int(n_detected.max(initial=1)), 1) + 1)
-    table = np.interp(np.log10(whole), rejection.log_detected.astype(np.float64), values.astype(np.float64))
+    table = np.interp(np.log10(whole), log_detected.astype(np.float64), values.astype(np.float64))
     found: NDArray[np.float64] = table[np.maximum(n_detected, 1) - 1]
     return found
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 from scrcl_infer.assign import apply_temperature
 from scrcl_infer.contract import Calibration, Rejection
 from scrcl_train.distil import DistilConfig, DistilEpoch, Targets, distil
-from scrcl_train.rejection import KEPT_FRACTION, HeldOut, Scale, fit_classes, fit_scale, measure_held_out
+from scrcl_train.hiding import choose_weights, compute_auroc, deal_groups, hide
+from scrcl_train.rejection import KEPT_FRACTION, HeldOut, Scale, fit_classes, fit_limit, fit_usual, measure_held_out
 from scrcl_train.reliability import compute_calibration_error
 from scrcl_train.student import Prediction, Student, predict
 
@@ -75,39 +77,38 @@ def calibrate(
         out, because every type has a single cell.
     """
     labelled = targets.types is not None
-    truth = truth_of(targets)
+    truth = targets.classes
     shown = np.asarray((counts > 0).sum(axis=1)).reshape(-1) > 0  # a cell without counts is unknown in any case
     folds = [(learned, cells[shown[cells]]) for learned, cells in choose_folds(truth, seed=seed) if shown[cells].any()]
+    teach = partial(distil, config=config, seed=seed, device=device, on_epoch=on_epoch)
+    thin = (config or DistilConfig()).augment.thin
     parts = []
     for learned, held_out in folds:
-        student = distil(
-            counts[learned],
-            np.reshape(library_size, -1)[learned],
-            targets.take(learned),
-            config=config,
-            seed=seed,
-            device=device,
-            on_epoch=on_epoch,
-        )
-        thin = (config or DistilConfig()).augment.thin
+        student = teach(counts[learned], np.reshape(library_size, -1)[learned], targets.take(learned))
         parts.append(_hold_out(student, counts, library_size, targets, (learned, held_out), thin=thin, seed=seed))
     if not parts:
         return Calibrated(Calibration(temperature=1.0, threshold=0.0, kept_fraction=1.0), None)
     log_posterior = np.concatenate([answer for answer, _ in parts])
     right = np.concatenate([truth[held_out] for _, held_out in folds])
     temperature = fit_temperature(log_posterior, right)
-    scale = fit_scale([distances for _, distances in parts])
+    signs = [part for _, part in parts]
+    usual = fit_usual(signs)
+    hidden = hide(counts, library_size, targets, folds, teach, thin=thin, seed=seed)
+    weights = choose_weights(hidden, usual)
+    scale = fit_limit(signs, usual, weights)
     posterior = apply_temperature(log_posterior, temperature)
     confidence = posterior.max(axis=1)
     error = compute_calibration_error(confidence, posterior.argmax(axis=1) == right) if labelled else None
     threshold = choose_threshold(confidence, scale.within)
     kept = float(np.mean(scale.within & (confidence >= threshold)))
-    return Calibrated(Calibration(temperature, threshold, kept, error, len(right)), scale)
+    auroc = compute_auroc(hidden, usual, weights)
+    return Calibrated(Calibration(temperature, threshold, kept, error, len(right), auroc), scale)
 
 
-def truth_of(targets: Targets) -> NDArray[np.int64]:
-    """Return the classes (n,) that are calibrated: types, -1 without label; populations where there are no labels."""
-    return targets.populations if targets.types is None else targets.types
+def count_students(classes: NDArray[np.int64], *, seed: int = 0) -> int:
+    """Return how many students `calibrate` teaches for classes (n,)."""
+    folds = choose_folds(classes, seed=seed)
+    return len(folds) + len(deal_groups(classes, seed=seed)) if folds else 0
 
 
 def choose_folds(truth: NDArray[np.int64], *, seed: int = 0) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -204,7 +205,7 @@ def _hold_out(
     """Log posteriors of a first student for the cells `rows[1]`, and how far from those of `rows[0]` they lie."""
     learned, held_out = rows
     library = np.reshape(library_size, -1)
-    classes = fit_classes(predict(student, counts[learned], library[learned]), truth_of(targets)[learned])
+    classes = fit_classes(predict(student, counts[learned], library[learned]), targets.classes[learned])
     asked = counts[held_out], library[held_out]
     return _best_head(predict(student, *asked)), measure_held_out(student, classes, *asked, thin=thin, seed=seed)
 

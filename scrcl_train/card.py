@@ -79,6 +79,13 @@ def _figures(manifest: Manifest) -> str:
                 f"Probabilities are off by {calibration.expected_calibration_error:.1%} on average (expected "
                 f"calibration error) at temperature {calibration.temperature:.3f}."
             )
+        if calibration.hidden_auroc is not None:
+            classes = "types" if manifest.encoder.n_types else "populations"
+            lines.append(
+                f"{classes.capitalize()} were hidden from further fits in turn: strangeness told their cells from "
+                f"held-out cells of the other {classes} with an AUROC of {calibration.hidden_auroc:.3f} on average "
+                "(0.5 is chance)."
+            )
         lines.append("Cells of another donor, laboratory or chemistry are harder than held-out cells of the same data.")
     else:
         lines.append(

@@ -44,6 +44,17 @@ class Targets:
     """(n,) in [0, n_types), -1 for a cell without label; None without labels."""
     n_types: int = 0
 
+    @property
+    def classes(self) -> NDArray[np.int64]:
+        """What is answered and calibrated, (n,): types, -1 without label; populations where there are no types."""
+        return self.populations if self.types is None else self.types
+
+    def with_classes(self, classes: NDArray[np.int64], n_classes: int) -> Targets:
+        """Return targets with other classes, types or populations."""
+        if self.types is None:
+            return replace(self, populations=classes, n_populations=n_classes)
+        return replace(self, types=classes, n_types=n_classes)
+
     def take(self, rows: NDArray[np.int64]) -> Targets:
         """Return the targets of some of the cells; populations and types keep their numbers."""
         types = None if self.types is None else self.types[rows]

@@ -24,7 +24,7 @@ from scrcl_infer.bundle import write_bundle
 from scrcl_infer.contract import GeneTable, Provenance
 from scrcl_train.augment import AugmentConfig
 from scrcl_train.batches import describe_batches, mix_batches
-from scrcl_train.calibration import calibrate, choose_folds, truth_of
+from scrcl_train.calibration import calibrate, count_students
 from scrcl_train.checkpoint import note_asked
 from scrcl_train.data import TrainingData, add_gene_ids, read_training_data
 from scrcl_train.device import choose_device, keep_threads
@@ -190,8 +190,8 @@ def _teach_student(
     targets = make_targets(populations, found.embedding, found.map, names.labels)
     # Values that were logarithms once, or means of neighbours, are no counts: their depth cannot be drawn anew.
     recipe = DistilConfig(augment=AugmentConfig(thin=data.matrix.state == "counts" and spatial is None))
-    folds = choose_folds(truth_of(targets), seed=options.seed)
-    with progress.epochs("Calibration", n_rounds=len(folds)) as report:
+    n_students = count_students(targets.classes, seed=options.seed)
+    with progress.epochs("Calibration", n_rounds=n_students) as report:
         calibrated = calibrate(
             counts,
             library_size,
@@ -229,7 +229,7 @@ def _teach_student(
                 np.concatenate([found.teacher.z_1, found.teacher.z_2], axis=1),
                 populations.labels,
             ),
-            rejection=calibrated.complete(fit_classes(answer, truth_of(targets))),
+            rejection=calibrated.complete(fit_classes(answer, targets.classes)),
             spatial=spatial,
             notes=options.card_notes.read_text(encoding="utf-8") if options.card_notes else "",
         )

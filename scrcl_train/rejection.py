@@ -1,4 +1,4 @@
-"""Find what is strange: the training cells' classes, and how far held-out cells lie from them at every depth.
+"""Find what is strange: the training cells' classes, and the signs that held-out cells show at every depth.
 
 `scrcl_infer.strangeness` measures cells against what is fitted here. See `docs/decisions/0003-calibration.md`.
 """
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from scrcl_infer.contract import Rejection
 from scrcl_infer.strangeness import (
-    N_DISTANCES,
+    N_SIGNS,
     Spaces,
-    add_distances,
+    add_signs,
     compute_class_distances,
-    compute_distances,
+    compute_signs,
     expect,
 )
 from scrcl_train.augment import AugmentConfig, CellSampler
@@ -34,47 +34,75 @@ KNOT_RANGE = (0.02, 0.98)
 WIDE = AugmentConfig(min_kept=0.03, max_gene_dropout=0.8)
 N_VIEWS = 6
 """Times that each held-out cell is drawn anew, at another depth and with other genes missing."""
-MIN_SPREAD = 1e-3
-"""Floor of the spread: distances are in units of what is usual in the class."""
+MIN_SPREAD = (1e-3, 1e-3, 1e-3, 0.1)
+"""Floor of the spreads: distances are in units of what is usual in the class, doubt is a logarithm."""
 RADIUS_CELLS = 30
 """As many cells at the median distance of all are counted among a class's own, whose few say little."""
 MIN_RADIUS = 1e-6
 
 
 @dataclass(frozen=True)
-class Distances:
-    """How far cells lie from the nearest class (n cells)."""
+class Signs:
+    """What `scrcl_infer.strangeness.compute_signs` tells of n cells."""
 
-    to_class: NDArray[np.float64]
-    """(n, 3) in each of `scrcl_infer.strangeness.Spaces`."""
+    values: NDArray[np.float64]
+    """(n, 4)"""
     n_detected: NDArray[np.int64]
     """(n,) the model's genes of which the cell has a count; 1 or more."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Distances of held-out cells, from the student that did not learn them."""
+    """Signs of held-out cells, from the student that did not learn them."""
 
-    measured: Distances
-    changed: Distances
+    measured: Signs
+    changed: Signs
     """The same cells, each `N_VIEWS` times at another depth and with genes missing."""
 
 
 @dataclass(frozen=True)
-class Scale:
+class Usual:
     """What is usual at each depth; see `scrcl_infer.contract.Rejection` for the arrays."""
 
     log_detected: NDArray[np.float32]
     median: NDArray[np.float32]
     spread: NDArray[np.float32]
+
+    def add(self, signs: Signs, weights: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the weighted sum (n,) of the standardised signs, of which the limit is not yet taken."""
+        empty = np.zeros((1, 1), np.float32)
+        arrays = {"log_detected": self.log_detected, "median": self.median, "spread": self.spread, "weights": weights}
+        known = Rejection(**{item.name: arrays.get(item.name, empty) for item in fields(Rejection)})
+        return add_signs(signs.values, signs.n_detected, known)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What turns signs into strangeness; see `scrcl_infer.contract.Rejection` for the arrays."""
+
+    usual: Usual
+    weights: NDArray[np.float32]
     limit: NDArray[np.float32]
     within: NDArray[np.bool_]
     """(m,) whether each held-out cell, as measured, is within the limit."""
 
     def complete(self, classes: Rejection) -> Rejection:
         """Return the classes of another student with this scale."""
-        arrays = {name: getattr(self, name) for name in ("log_detected", "median", "spread", "limit")}
-        return replace(classes, **arrays)
+        usual = self.usual
+        return replace(
+            classes,
+            log_detected=usual.log_detected,
+            median=usual.median,
+            spread=usual.spread,
+            weights=self.weights,
+            limit=self.limit,
+        )
+
+
+def spaces_of(answer: Prediction) -> Spaces:
+    """Return where a student puts cells; the classes are its types, or its populations where it has no type head."""
+    types = answer.log_type_posterior
+    return Spaces(answer.embedding, answer.components, answer.log_posterior if types is None else types)
 
 
 def fit_classes(answer: Prediction, classes: NDArray[np.int64]) -> Rejection:
@@ -90,19 +118,19 @@ def fit_classes(answer: Prediction, classes: NDArray[np.int64]) -> Rejection:
     Returns
     -------
     Rejection
-        With a scale that says nothing: medians 0, spreads 1 and a limit of 0.
+        With a scale that says nothing: medians 0, spreads and weights 1, and a limit of 0.
     """
     known = classes >= 0
     _, codes = np.unique(classes[known], return_inverse=True)
-    spaces, real = Spaces(answer.embedding[known], answer.components[known]), np.float32
+    spaces, real = Spaces(*(space[known] for space in spaces_of(answer))), np.float32
     whitening, means = _whiten(spaces.embedding.astype(np.float64), codes)
     turned, centres = _whiten(spaces.components[:, 1:-1].astype(np.float64), codes)
     profiles = _class_means(spaces.components[:, :-1].astype(np.float64), codes)
     profiles /= np.maximum(np.linalg.norm(profiles, axis=1, keepdims=True), MIN_RADIUS)
-    even, blank = np.ones(len(means), real), np.zeros((1, N_DISTANCES), real)
+    even, blank = np.ones(len(means), real), np.zeros((1, N_SIGNS), real)
     found = Rejection(
         whitening.astype(real), means.astype(real), even, turned.astype(real), centres.astype(real), even,
-        profiles.astype(real), even, np.zeros(1, real), blank, blank + 1, np.zeros(1, real),
+        profiles.astype(real), even, np.zeros(1, real), blank, blank + 1, blank + 1, np.zeros(1, real),
     )  # fmt: skip
     radii = [_fit_radii(distances, codes) for distances in compute_class_distances(spaces, found)]
     return replace(found, embedding_radii=radii[0], components_radii=radii[1], profile_radii=radii[2])
@@ -136,54 +164,76 @@ def measure_held_out(
     for _ in range(N_VIEWS):
         for rows in torch.split(torch.arange(sampler.n_cells), 1024):
             block, library = sampler.sample(rows, replace(WIDE, thin=thin), generator)
-            changed.append(_measure(student, classes, sp.csr_matrix(block.numpy()), library.numpy()))
-    return HeldOut(_measure(student, classes, counts, library_size), join(changed))
+            changed.append(measure(student, classes, sp.csr_matrix(block.numpy()), library.numpy()))
+    return HeldOut(measure(student, classes, counts, library_size), join(changed))
 
 
-def join(parts: list[Distances]) -> Distances:
+def measure(student: Student, classes: Rejection, counts: sp.csr_matrix, library_size: NDArray[np.float32]) -> Signs:
+    """Return the signs of those of the cells, (m, G) and (m,), that have counts."""
+    n_detected = np.asarray((counts > 0).sum(axis=1), dtype=np.int64).reshape(-1)
+    shown = n_detected > 0
+    answer = predict(student, counts[shown], np.reshape(library_size, -1)[shown])
+    return Signs(compute_signs(spaces_of(answer), classes), n_detected[shown])
+
+
+def join(parts: list[Signs]) -> Signs:
     """Put the cells of several parts behind each other."""
-    return Distances(np.concatenate([p.to_class for p in parts]), np.concatenate([p.n_detected for p in parts]))
+    return Signs(np.concatenate([p.values for p in parts]), np.concatenate([p.n_detected for p in parts]))
 
 
-def fit_scale(held_out: list[HeldOut]) -> Scale:
-    """Find median, spread and limit of held-out cells' distances as functions of the genes detected.
+def fit_usual(held_out: list[HeldOut]) -> Usual:
+    """Find median and spread of held-out cells' signs as functions of the genes detected.
 
-    At each knot they are quantiles of the cells about it, weighted by a tent that falls to zero at its neighbours. The
-    limit is then raised, where need be, until `KEPT_FRACTION` of the cells are within it, of those as measured as well
-    as of those changed.
+    At each knot they are quantiles of the cells about it, weighted by a tent that falls to zero at its neighbours.
 
     Parameters
     ----------
     held_out
         One part for each first student, at least one cell in all.
     """
-    measured, changed = join([part.measured for part in held_out]), join([part.changed for part in held_out])
-    both, n = join([measured, changed]), len(measured.n_detected)
-    distances = both.to_class
+    both = join([signs for part in held_out for signs in (part.measured, part.changed)])
     log_detected = np.log10(both.n_detected)
     lowest, highest = (float(np.quantile(log_detected, share)) for share in KNOT_RANGE)
     knots = np.unique(np.linspace(lowest, highest, N_KNOTS).astype(np.float32))
-    tents = np.stack([np.interp(log_detected, knots, row) for row in np.eye(len(knots))])
-    median = _quantiles(distances, tents)
-    spread = np.stack([_quantiles(np.abs(distances - m), t[None])[0] for m, t in zip(median, tents, strict=True)])
-    real, empty = np.float32, np.zeros((1, 1), np.float32)
-    limit = np.zeros(len(knots), real)
-    floored = np.maximum(spread, MIN_SPREAD).astype(real)
-    scale = {"log_detected": knots, "median": median.astype(real), "spread": floored, "limit": limit}
-    usual = Rejection(**{item.name: scale.get(item.name, empty) for item in fields(Rejection)})
-    score = add_distances(distances, both.n_detected, usual)
-    limit = np.array([quantile(score, t, KEPT_FRACTION) for t in tents], dtype=real)
-    excess = score - expect(limit, both.n_detected, usual)
+    tents = compute_tents(both, knots)
+    median = _quantiles(both.values, tents)
+    spread = np.stack([_quantiles(np.abs(both.values - m), t[None])[0] for m, t in zip(median, tents, strict=True)])
+    return Usual(knots, median.astype(np.float32), np.maximum(spread, MIN_SPREAD).astype(np.float32))
+
+
+def fit_limit(held_out: list[HeldOut], usual: Usual, weights: NDArray[np.float32]) -> Scale:
+    """Find the limit that holds `KEPT_FRACTION` of the held-out cells at every depth.
+
+    At each knot it is that quantile of the cells about it. It is then raised, where need be, until as many of the cells
+    are within it, of those as measured as well as of those changed.
+
+    Parameters
+    ----------
+    held_out, usual
+        The same as of `fit_usual`, and what it found.
+    weights
+        (m, 4) of the signs at the knots.
+    """
+    measured, changed = join([part.measured for part in held_out]), join([part.changed for part in held_out])
+    both, n, real = join([measured, changed]), len(measured.n_detected), np.float32
+    score = usual.add(both, weights)
+    tents = compute_tents(both, usual.log_detected)
+    limit = np.array([quantile(score, tent, KEPT_FRACTION) for tent in tents], dtype=real)
+    excess = score - expect(limit, both.n_detected, usual.log_detected)
     parts = [part for part in (excess[:n], excess[n:]) if part.size]
     missing = max(0.0, *(quantile(part, np.ones(len(part)), KEPT_FRACTION) for part in parts))
     # A hair more: rounding to single precision must not put a cell that is at the limit outside.
     limit = (limit + real(missing + 1e-3)).astype(real)
-    within = score[:n] <= expect(limit, measured.n_detected, usual)
-    return Scale(knots, usual.median, usual.spread, limit, within)
+    return Scale(usual, weights, limit, score[:n] <= expect(limit, measured.n_detected, usual.log_detected))
+
+
+def compute_tents(signs: Signs, knots: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the weights (m, n) of the cells at each knot: 1 there, falling to 0 at the knots beside it."""
+    return np.stack([np.interp(np.log10(signs.n_detected), knots, row) for row in np.eye(len(knots))])
 
 
 def _quantiles(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Medians (m, 3) of columns (n, 3) under m weightings (m, n)."""
+    """Medians (m, 4) of columns (n, 4) under m weightings (m, n)."""
     return np.array([[quantile(column, weight, 0.5) for column in values.T] for weight in weights])
 
 
@@ -198,15 +248,6 @@ def quantile(values: NDArray[np.float64], weights: NDArray[np.float64], share: f
     order = np.argsort(values, kind="stable")
     below = np.cumsum(weights[order])
     return float(values[order][np.searchsorted(below, share * below[-1] - 1e-9)])
-
-
-def _measure(
-    student: Student, classes: Rejection, counts: sp.csr_matrix, library_size: NDArray[np.float32]
-) -> Distances:
-    n_detected = np.asarray((counts > 0).sum(axis=1), dtype=np.int64).reshape(-1)
-    shown = n_detected > 0
-    answer = predict(student, counts[shown], np.reshape(library_size, -1)[shown])
-    return Distances(compute_distances(Spaces(answer.embedding, answer.components), classes), n_detected[shown])
 
 
 def _fit_radii(distances: NDArray[np.float64], codes: NDArray[np.int64]) -> NDArray[np.float32]:

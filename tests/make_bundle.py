@@ -7,6 +7,7 @@ golden answers come from numpy, not from onnxruntime, so that a replay compares 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from scrcl_infer.contract import (
     SpatialSpec,
 )
 from scrcl_infer.encoder import CONTRACT_ID_KEY
-from scrcl_infer.strangeness import Spaces, add_distances, compute_distances
+from scrcl_infer.strangeness import Spaces, add_signs, compute_signs
 
 OPSET = 18
 TARGET_SUM = 10_000.0
@@ -184,17 +185,24 @@ def tiny_bundle(
 
 def usual_of(rejection: Rejection, expected: Weights, counts: NDArray[np.float32]) -> Rejection:
     """The reference with medians and spreads at which most such cells are usual."""
-    distances = compute_distances(Spaces(expected["embedding"], expected["components"]), rejection)
-    median = np.median(distances, axis=0)
-    spread = np.median(np.abs(distances - median), axis=0) + 0.01
+    signs = compute_signs(spaces_of(expected), rejection)
+    median = np.median(signs, axis=0)
+    spread = np.median(np.abs(signs - median), axis=0) + 0.01
     flat = replace(
         rejection,
         log_detected=np.array([1.0, 1.5], np.float32),
         median=np.stack([median, median]).astype(np.float32),
         spread=np.stack([spread, spread]).astype(np.float32),
+        weights=rejection.weights[:2],
     )
-    score = add_distances(distances, np.count_nonzero(counts, axis=1), flat)
-    return replace(flat, limit=np.full(2, np.quantile(score, 0.9) + 4, np.float32))
+    score = add_signs(signs, np.count_nonzero(counts, axis=1), flat)
+    return replace(flat, limit=np.full(2, np.quantile(score, 0.9) + 6, np.float32))
+
+
+def spaces_of(expected: Mapping[str, NDArray[np.floating]]) -> Spaces:
+    """Where the encoder puts cells; the classes are the types, where it has a type head."""
+    classes = expected.get("log_type_posterior", expected["log_posterior"])
+    return Spaces(*(values.astype(np.float32) for values in (expected["embedding"], expected["components"], classes)))
 
 
 def random_rejection(dim: int, n_classes: int, *, seed: int = 0) -> Rejection:
@@ -212,8 +220,9 @@ def random_rejection(dim: int, n_classes: int, *, seed: int = 0) -> Rejection:
     return Rejection(
         **{name: values.astype(np.float32) for name, values in arrays.items()},
         log_detected=np.array([0.5, 1.0, 1.5], np.float32),
-        median=np.array([[4, 2, 0.5], [3, 1.5, 0.3], [3, 1.5, 0.3]], np.float32),
-        spread=np.ones((3, 3), np.float32),
+        median=np.array([[4, 2, 0.5, -2], [3, 1.5, 0.3, -2], [3, 1.5, 0.3, -2]], np.float32),
+        spread=np.ones((3, 4), np.float32),
+        weights=np.array([[1, 1, 1, 0.2], [1, 1, 1, 0.5], [1, 1, 1, 0]], np.float32),
         limit=np.array([1, 0, 1], np.float32),
     )
 

@@ -14,6 +14,7 @@ import pytest
 from scrcl_infer.bundle import bundle_sha256, read_bundle, write_bundle
 from scrcl_infer.contract import FILES, OLDEST_SCHEMA_VERSION, SCHEMA_VERSION
 from scrcl_infer.encoder import Encoder
+from scrcl_infer.strangeness import Spaces, compute_signs, compute_strangeness
 from scrcl_infer.verify import check_encoder, verify_bundle
 
 ARCHIVE = Path(__file__).parents[1] / "data" / "bundles"
@@ -23,8 +24,9 @@ SHA256 = {
     1: "46eb88a379dc847d50f5c7e96ba0087b8fbf94d88375c883620d1798dcd126e5",
     2: "c59e8dfe44e0015b62528d78e162ba6cf585230f311bca72286ff80ebeaec372",
     3: "b09281c662235d1d1be7a3e95e963248dff919056531e09175a307a398817f84",
+    4: "517d99de15aab26517f932e5e346d8114e99b5760cba8287498961195cc28966",
 }
-CONTRACT_IDS = {1: "d883e59c003fb225", 2: "d883e59c003fb225", 3: "d883e59c003fb225"}
+CONTRACT_IDS = {1: "d883e59c003fb225", 2: "d883e59c003fb225", 3: "d883e59c003fb225", 4: "d883e59c003fb225"}
 
 
 def test_every_readable_schema_has_a_bundle() -> None:
@@ -59,6 +61,21 @@ def test_strangeness_of_schema_2_is_not_used_and_that_is_said(caplog: pytest.Log
     assert read_bundle(ARCHIVE / "v3").rejection is not None
     assert read_bundle(ARCHIVE / "v1").rejection is None
     assert not caplog.text
+
+
+def test_doubt_has_no_part_in_the_strangeness_of_schema_3() -> None:
+    bundle = read_bundle(ARCHIVE / "v3")
+    known, golden = bundle.rejection, bundle.golden
+    assert known is not None
+    output = Encoder(bundle.encoder, threads=1).run(golden.counts, golden.library_size)
+    assert output.components is not None
+    n_detected = np.count_nonzero(golden.counts, axis=1)
+    spaces = Spaces(output.embedding, output.components, golden.log_type_posterior)
+    found = compute_strangeness(spaces, n_detected, known)
+    doubtful = spaces._replace(log_posterior=np.full_like(golden.log_type_posterior, -np.log(4)))
+    np.testing.assert_array_equal(compute_strangeness(doubtful, n_detected, known), found)
+    signs = compute_signs(spaces, known)
+    np.testing.assert_allclose(found, ((signs - known.median[0]) / known.spread[0])[:, :3].sum(axis=1) - known.limit[0])
 
 
 def test_the_newest_schema_is_written_as_it_was_released(tmp_path: Path) -> None:

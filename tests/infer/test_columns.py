@@ -13,9 +13,9 @@ import pytest
 from scrcl_infer.add import apply_assignment
 from scrcl_infer.pipeline import Model
 from scrcl_infer.result import AssignOptions
-from scrcl_infer.strangeness import Spaces, compute_strangeness
+from scrcl_infer.strangeness import compute_strangeness
 from scrcl_infer.target import Target
-from tests.make_bundle import numpy_forward, random_weights, tiny_bundle
+from tests.make_bundle import numpy_forward, random_weights, spaces_of, tiny_bundle
 
 N, EMPTY = 60, 7
 
@@ -47,9 +47,8 @@ def read(path: Path) -> pd.DataFrame:
 def test_strangeness_is_that_of_the_network_in_numpy(model: Model) -> None:
     counts = query().X
     out = numpy_forward(random_weights(), counts, counts.sum(axis=1, keepdims=True))
-    spaces = Spaces(*(out[name].astype(np.float32) for name in ("embedding", "components")))
     assert model.bundle.rejection is not None
-    expected = compute_strangeness(spaces, np.count_nonzero(counts, axis=1), model.bundle.rejection)
+    expected = compute_strangeness(spaces_of(out), np.count_nonzero(counts, axis=1), model.bundle.rejection)
     expected[EMPTY] = np.nan
     found = model.assign(query()).strangeness
     assert found is not None

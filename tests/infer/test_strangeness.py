@@ -10,19 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
+from scipy.special import log_softmax, logsumexp
 
 from scrcl_infer.contract import Rejection
-from scrcl_infer.strangeness import Spaces, compute_distances, compute_strangeness, expect
+from scrcl_infer.strangeness import LEAST_DOUBT, Spaces, compute_doubt, compute_signs, compute_strangeness, expect
 from tests.make_bundle import N_COMPONENTS, random_rejection
 
 
-def cells(n: int, dim: int, seed: int = 0) -> Spaces:
+def cells(n: int, dim: int, seed: int = 0, n_classes: int = 4) -> Spaces:
     rng = np.random.default_rng(seed)
     embedding = rng.normal(size=(n, dim))
     embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
     components = rng.normal(size=(n, N_COMPONENTS)) * 10
     components[:, -1] = np.linalg.norm(components[:, :-1], axis=1) * rng.uniform(1, 3, n)
-    return Spaces(embedding.astype(np.float32), components.astype(np.float32))
+    log_posterior = log_softmax(rng.normal(size=(n, n_classes)) * 6, axis=1)
+    return Spaces(*(values.astype(np.float32) for values in (embedding, components, log_posterior)))
 
 
 def reference(dim: int, n_classes: int, seed: int = 0) -> tuple[Rejection, NDArray[np.float64], NDArray[np.float64]]:
@@ -44,7 +46,7 @@ def test_distances_are_scipys_measured_by_the_radius_of_the_class_that_is_neares
     known, covariance, means = reference(dim, n_classes)
     spaces = cells(300, dim)
     inverse = np.linalg.inv(covariance)
-    found = compute_distances(spaces, known)
+    found = compute_signs(spaces, known)
     distances = cdist(spaces.embedding.astype(np.float64), means, "mahalanobis", VI=inverse)
     np.testing.assert_allclose(found[:, 0], (distances / known.embedding_radii).min(axis=1), rtol=1e-4, atol=5e-3)
     leading, whole = spaces.components[:, 1:-1], spaces.components[:, :-1]
@@ -70,28 +72,43 @@ def test_the_bits_depend_neither_on_the_block_nor_on_the_order_of_additions(
     assert np.concatenate(cut).tobytes() == whole.tobytes()
     order = np.random.default_rng(seed).permutation(dim)
     turned = replace(known, embedding_whitening=np.asfortranarray(known.embedding_whitening[order]))
-    again = compute_distances(spaces._replace(embedding=spaces.embedding[:, order]), turned)
-    assert again.tobytes() == compute_distances(spaces, known).tobytes()
+    again = compute_signs(spaces._replace(embedding=spaces.embedding[:, order]), turned)
+    assert again.tobytes() == compute_signs(spaces, known).tobytes()
 
 
 def test_what_an_encoder_may_not_give_still_has_a_distance() -> None:
     known, _, _ = reference(8, 3)
     spaces = cells(3, 8)
     spaces.components[:] = [[5] * (N_COMPONENTS - 1) + [0], [0] * N_COMPONENTS, [1e9] * (N_COMPONENTS - 1) + [-1]]
-    assert np.isfinite(compute_distances(spaces, known)).all()
+    assert np.isfinite(compute_signs(spaces, known)).all()
 
 
 def test_strangeness_is_what_it_says() -> None:
     known, _, _ = reference(8, 3)
     spaces, n_detected = cells(50, 8), np.full(50, 10)
-    standard = (compute_distances(spaces, known) - known.median[1]) / known.spread[1]
+    standard = (compute_signs(spaces, known) - known.median[1]) / known.spread[1]
     found = compute_strangeness(spaces, n_detected, known)
-    np.testing.assert_allclose(found, standard.sum(axis=1) - known.limit[1], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(found, standard @ known.weights[1] - known.limit[1], rtol=1e-6, atol=1e-6)
+
+
+@given(n_classes=st.integers(1, 60), sharp=st.floats(0.1, 40), seed=st.integers(0, 2**31))
+@settings(max_examples=60, deadline=None)
+def test_doubt_is_the_log_probability_of_being_wrong(n_classes: int, sharp: float, seed: int) -> None:
+    log_posterior = log_softmax(np.random.default_rng(seed).normal(size=(20, n_classes)) * sharp, axis=1)
+    others = np.sort(log_posterior, axis=1)[:, :-1]
+    exact = logsumexp(others, axis=1) if n_classes > 1 else np.full(20, -np.inf)
+    found = compute_doubt(log_posterior.astype(np.float32))
+    np.testing.assert_allclose(found, np.maximum(exact, LEAST_DOUBT), rtol=1e-5, atol=2e-5)
+
+
+def test_a_class_that_is_impossible_gives_no_doubt() -> None:
+    log_posterior = np.array([[0, -np.inf, -np.inf], [np.log(0.5), np.log(0.5), -np.inf]], np.float32)
+    np.testing.assert_allclose(compute_doubt(log_posterior), [LEAST_DOUBT, np.log(0.5)], atol=1e-5)
 
 
 def test_what_is_usual_lies_on_straight_lines_between_the_knots_and_is_flat_outside() -> None:
     known = random_rejection(8, 3)
     between = round(10**0.75)
-    found = expect(np.array([1.0, 3.0, 4.0], np.float32), np.array([1, 10, between, 5000]), known)
+    found = expect(np.array([1.0, 3.0, 4.0], np.float32), np.array([1, 10, between, 5000]), known.log_detected)
     middle = 1 + 2 * (np.log10(between) - 0.5) / 0.5
     np.testing.assert_allclose(found, [1, 3, middle, 4])

@@ -21,6 +21,7 @@ from scrcl_train.calibration import (
     calibrate,
     choose_folds,
     choose_threshold,
+    count_students,
     fit_temperature,
 )
 from scrcl_train.distil import DistilEpoch
@@ -111,6 +112,7 @@ def test_every_type_stays_learned_and_cells_without_type_are_never_held_out(labe
 
 def test_no_type_with_two_cells_leaves_nothing_to_hold_out() -> None:
     assert choose_folds(np.array([0, 1, 2, -1, -1])) == []
+    assert count_students(np.array([0, 1, 2, -1, -1])) == 0
 
 
 @pytest.mark.parametrize("labelled", [True, False])
@@ -127,7 +129,10 @@ def test_calibrating_a_world_whose_truth_is_known(*, labelled: bool) -> None:
     assert (found.expected_calibration_error is None) is not labelled
     if found.expected_calibration_error is not None:
         assert found.expected_calibration_error < 0.15
-    assert sum(log.epoch == 1 for log in seen) == MAX_FITS
+    assert found.hidden_auroc is not None
+    assert found.hidden_auroc > 0.9
+    without_a_type = 3
+    assert sum(log.epoch == 1 for log in seen) == MAX_FITS + without_a_type == count_students(world.truth)
 
 
 def test_calibrating_the_same_seed_gives_the_same_figures() -> None:

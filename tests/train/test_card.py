@@ -59,6 +59,16 @@ def test_without_labels_there_is_no_table_of_types() -> None:
     assert "Probabilities are off" not in card
 
 
+def test_it_says_how_well_hidden_classes_were_told(manifest: Manifest) -> None:
+    assert "AUROC" not in write_card(manifest)
+    hidden = replace(manifest.calibration, hidden_auroc=0.9123)
+    assert "Types were hidden" in write_card(replace(manifest, calibration=hidden))
+    unlabelled = make_small_bundle(labelled=False).manifest
+    card = write_card(replace(unlabelled, calibration=hidden)).replace("\n", " ")
+    assert "Populations were hidden from further fits in turn" in card
+    assert "other populations with an AUROC of 0.912" in card
+
+
 def test_it_says_when_nothing_could_be_held_out(manifest: Manifest) -> None:
     card = write_card(replace(manifest, calibration=Calibration(1.0, 0.0, 1.0)))
     assert "Nothing could be held out" in card

@@ -13,27 +13,26 @@ from sklearn.covariance import EmpiricalCovariance
 
 from scrcl_infer.familiarity import FamiliarityTally, doubt
 from scrcl_infer.result import AssignedBlock, GeneReport
-from scrcl_infer.strangeness import Spaces, compute_distances, compute_strangeness
-from scrcl_train.calibration import calibrate, truth_of
+from scrcl_infer.strangeness import N_SIGNS, add_signs, compute_signs, compute_strangeness, expect
+from scrcl_train.calibration import calibrate
 from scrcl_train.rejection import (
     KEPT_FRACTION,
     RADIUS_CELLS,
     SHRINKAGE,
-    Distances,
     HeldOut,
+    Scale,
+    Signs,
     fit_classes,
-    fit_scale,
+    fit_limit,
+    fit_usual,
     measure_held_out,
     quantile,
+    spaces_of,
 )
-from scrcl_train.student import Prediction, Student, predict
+from scrcl_train.student import Student, predict
 from scrcl_train.student_input import fit_input_directions, take_roots
-from tests.make_bundle import tiny_bundle
+from tests.make_bundle import random_rejection, tiny_bundle
 from tests.student_case import QUICK, World, make_targets, make_world, teach
-
-
-def spaces_of(answer: Prediction) -> Spaces:
-    return Spaces(answer.embedding, answer.components)
 
 
 def brute_force(distances: NDArray[np.float64], classes: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -66,7 +65,7 @@ def test_distances_are_mahalanobis_and_an_angle_measured_by_each_classs_own_cell
     world, student = teach(labelled=labelled)
     answer = predict(student, world.counts, world.library_size)
     some = np.where(np.arange(world.truth.size) % 7 == 0, -1, world.truth)
-    found = compute_distances(spaces_of(answer), fit_classes(answer, some))
+    found = compute_signs(spaces_of(answer), fit_classes(answer, some))
     known = some >= 0
     embedding, parts = (values[known].astype(np.float64) for values in (answer.embedding, answer.components))
     roots = take_roots(world.counts, world.library_size).toarray()[known]
@@ -79,6 +78,9 @@ def test_distances_are_mahalanobis_and_an_angle_measured_by_each_classs_own_cell
         mahalanobis(parts[:, 1:-1], some[known]),
         1 - shown @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T / length[:, None],
     )
+    types = answer.log_type_posterior if labelled else answer.log_posterior
+    assert types is not None
+    np.testing.assert_allclose(found[:, 3], np.log1p(-np.exp(types.astype(np.float64)).max(axis=1)), atol=0.01)
     for column, distances in enumerate(expected):
         np.testing.assert_allclose(
             found[known, column], brute_force(distances, some[known]), rtol=2e-3, atol=5e-3, err_msg=str(column)
@@ -101,35 +103,36 @@ def test_a_cell_counts_as_often_as_its_weight_says() -> None:
         assert quantile(values, weights, share) == np.quantile(repeated, share, method="inverted_cdf")
 
 
-def draw(n: int, seed: int) -> Distances:
-    """Distances that grow and spread as fewer genes are detected."""
+def draw(n: int, seed: int) -> Signs:
+    """Signs that grow and spread as fewer genes are detected."""
     rng = np.random.default_rng(seed)
     n_detected = np.rint(10 ** rng.uniform(1, 3, n)).astype(np.int64)
     scale = (4 - np.log10(n_detected))[:, None]
-    return Distances(scale * (2 + rng.gamma(2, 0.3, (n, 3))), n_detected)
+    return Signs(scale * (2 + rng.gamma(2, 0.3, (n, N_SIGNS))), n_detected)
+
+
+def fit(parts: list[HeldOut]) -> Scale:
+    usual = fit_usual(parts)
+    return fit_limit(parts, usual, np.linspace(0.5, 1, usual.median.size, dtype=np.float32).reshape(-1, N_SIGNS))
 
 
 @given(seed=st.integers(0, 1000), n=st.integers(1, 400))
 @settings(max_examples=30, deadline=None)
 def test_95_percent_are_kept_of_those_measured_and_of_those_changed(seed: int, n: int) -> None:
     parts = [HeldOut(draw(n, seed), draw(6 * n, seed + 1)), HeldOut(draw(3, seed + 2), draw(18, seed + 3))]
-    scale = fit_scale(parts)
+    scale = fit(parts)
     assert scale.within.mean() >= KEPT_FRACTION - 1e-9
     assert len(scale.within) == n + 3
-    assert np.all(np.diff(scale.log_detected) > 0)
-    assert np.all(scale.spread > 0)
-    for array in (scale.log_detected, scale.median, scale.spread, scale.limit):
+    assert np.all(np.diff(scale.usual.log_detected) > 0)
+    assert np.all(scale.usual.spread > 0)
+    for array in (scale.usual.log_detected, scale.usual.median, scale.usual.spread, scale.limit):
         assert array.dtype == np.float32
 
 
-def excess(cells: Distances, parts: list[HeldOut]) -> NDArray[np.float64]:
-    from dataclasses import replace
-
-    from scrcl_infer.strangeness import add_distances, expect
-    from tests.make_bundle import random_rejection
-
-    usual = fit_scale(parts).complete(replace(random_rejection(4, 3)))
-    return add_distances(cells.to_class, cells.n_detected, usual) - expect(usual.limit, cells.n_detected, usual)
+def excess(cells: Signs, parts: list[HeldOut]) -> NDArray[np.float64]:
+    known = fit(parts).complete(random_rejection(4, 3))
+    limit = expect(known.limit, cells.n_detected, known.log_detected)
+    return add_signs(cells.values, cells.n_detected, known) - limit
 
 
 def test_about_as_many_are_kept_at_every_depth() -> None:
@@ -153,7 +156,7 @@ def measure(student: Student, world: World, rejected: World) -> NDArray[np.float
     targets = make_targets(world, labelled=True)
     calibrated = calibrate(world.counts, world.library_size, targets, config=QUICK)
     answer = predict(student, world.counts, world.library_size)
-    rejection = calibrated.complete(fit_classes(answer, truth_of(targets)))
+    rejection = calibrated.complete(fit_classes(answer, targets.classes))
     assert rejection is not None
     spaces = spaces_of(predict(student, rejected.counts, rejected.library_size))
     n_detected = np.asarray((rejected.counts > 0).sum(axis=1)).reshape(-1)
@@ -185,8 +188,8 @@ def test_held_out_cells_are_measured_as_they_are_and_six_times_changed() -> None
     answer = predict(student, world.counts, world.library_size)
     classes = fit_classes(answer, world.truth)
     found = measure_held_out(student, classes, world.counts[:50], world.library_size[:50], seed=1)
-    expected = compute_distances(spaces_of(answer), classes)[:50]
-    np.testing.assert_allclose(found.measured.to_class, expected, rtol=1e-3, atol=1e-3)
+    expected = compute_signs(spaces_of(answer), classes)[:50]
+    np.testing.assert_allclose(found.measured.values, expected, rtol=1e-3, atol=1e-3)
     assert 250 < len(found.changed.n_detected) <= 300
     assert np.median(found.changed.n_detected) < 0.7 * np.median(found.measured.n_detected)
 

@@ -1,0 +1,181 @@
+"""Choose how much doubt counts beside the distances: hide classes from students, and see which weight tells them best.
+
+Where cells of an unknown type lie between the known ones their doubt tells them, and where they lie elsewhere it
+misleads; which of the two holds is a matter of the tissue and of the cells' depth. See
+`docs/decisions/0003-calibration.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from scrcl_infer.strangeness import N_SIGNS
+from scrcl_train.distil import Targets
+from scrcl_train.rejection import HeldOut, Usual, compute_tents, fit_classes, join, measure_held_out
+from scrcl_train.student import Student, predict
+
+N_GROUPS = 4
+"""Classes are hidden a quarter at a time, each once."""
+MIN_HIDDEN = 10
+"""Classes of fewer cells are never hidden: they tell little, and are dear to the student."""
+MIN_LEARNED = 50
+"""Cells of the other classes without which a student has nothing to learn from."""
+MAX_LEARNED, MAX_HIDDEN = 4000, 500
+"""Cells that a student learns here, and cells of a hidden class that it is asked for: large data take no longer."""
+MIN_NEAR = 5.0
+"""Cells near a knot, of a hidden class and of the others, from which on the class has a say there."""
+WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+"""Of doubt, where each distance has 1."""
+USUAL_WEIGHT = 0.25
+"""Where nothing can be hidden: the best one for ten data sets together."""
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Signs by a student from which classes were hidden."""
+
+    known: HeldOut
+    """Of cells of the other classes that it has not learned either."""
+    classes: tuple[HeldOut, ...]
+    """Of the cells of each hidden class."""
+
+
+def deal_groups(truth: NDArray[np.int64], *, seed: int = 0) -> list[NDArray[np.int64]]:
+    """Deal the classes that are to be hidden into groups that leave two classes and `MIN_LEARNED` cells or more.
+
+    Parameters
+    ----------
+    truth
+        (n,) class of each cell, -1 without.
+
+    Returns
+    -------
+    list
+        `N_GROUPS` arrays of classes or fewer; none where there are fewer than three classes.
+    """
+    names, sizes = np.unique(truth[truth >= 0], return_counts=True)
+    large = np.random.default_rng(seed).permutation(names[sizes >= MIN_HIDDEN])
+    if names.size < 3 or large.size == 0:
+        return []
+    groups = [np.sort(large[start::N_GROUPS]) for start in range(min(N_GROUPS, large.size))]
+    return [group for group in groups if sizes[~np.isin(names, group)].sum() >= MIN_LEARNED]
+
+
+def hide(
+    counts: sp.csr_matrix,
+    library_size: NDArray[np.float32],
+    targets: Targets,
+    folds: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    teach: Callable[[sp.csr_matrix, NDArray[np.float32], Targets], Student],
+    *,
+    thin: bool = True,
+    seed: int = 0,
+) -> list[Hidden]:
+    """Teach one student for each group of classes without it, and measure that group and held-out cells.
+
+    Parameters
+    ----------
+    counts, library_size, targets
+        As for `scrcl_train.calibration.calibrate`.
+    folds
+        Cells that may be learned, and cells that are held out: one pair for each group, in turn.
+    teach
+        Returns a student of counts, library sizes and targets.
+    thin
+        As for `scrcl_train.rejection.measure_held_out`.
+    seed
+        Of the choice of groups and cells, and of the draws.
+
+    Returns
+    -------
+    list
+        One for each of `deal_groups`.
+    """
+    library, truth, found = np.reshape(library_size, -1), targets.classes, []
+    rng = np.random.default_rng(seed)
+    for i, group in enumerate(deal_groups(truth, seed=seed)):
+        learned, held_out = folds[i % len(folds)]
+        allowed = learned[(truth[learned] >= 0) & ~np.isin(truth[learned], group)]
+        rows = np.sort(rng.permutation(allowed)[:MAX_LEARNED])
+        _, codes = np.unique(truth[rows], return_inverse=True)
+        student = teach(
+            counts[rows], library[rows], targets.take(rows).with_classes(codes.astype(np.int64), int(codes.max()) + 1)
+        )
+        classes = fit_classes(predict(student, counts[rows], library[rows]), codes)
+        asked = [held_out[np.isin(truth[held_out], np.unique(truth[rows]))]]
+        asked += [rng.permutation(np.flatnonzero(truth == name))[:MAX_HIDDEN] for name in group]
+        known, *hidden = (
+            measure_held_out(student, classes, counts[cells], library[cells], thin=thin, seed=seed) for cells in asked
+        )
+        found.append(Hidden(known, tuple(hidden)))
+    return found
+
+
+def choose_weights(hidden: list[Hidden], usual: Usual) -> NDArray[np.float32]:
+    """Return the weights (m, 4) of the signs at the knots: of doubt the one that tells hidden classes best there.
+
+    Best is the highest mean over the classes of the AUROC of their cells against held-out cells of the others, all as
+    measured and changed, each cell weighing as much as it lies near the knot.
+    """
+    n_knots = len(usual.log_detected)
+    scores = np.zeros((len(WEIGHTS), n_knots))
+    for row, weight in enumerate(WEIGHTS):
+        told = [_tell(part.known, signs, usual, weight) for part in hidden for signs in part.classes]
+        if told:
+            known = ~np.isnan(told)
+            scores[row] = np.where(known, told, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    # The usual weight first: it stays where none is better.
+    candidates = sorted(range(len(WEIGHTS)), key=lambda row: WEIGHTS[row] != USUAL_WEIGHT)
+    best = [max(candidates, key=lambda row: float(scores[row, knot])) for knot in range(n_knots)]
+    return _weights(np.array(WEIGHTS)[best])
+
+
+def compute_auroc(hidden: list[Hidden], usual: Usual, weights: NDArray[np.float32]) -> float | None:
+    """Return how well strangeness tells hidden classes from held-out cells of the others, all as measured.
+
+    Parameters
+    ----------
+    weights
+        (m, 4) from `choose_weights`.
+
+    Returns
+    -------
+    float or None
+        Mean AUROC over the classes; None where none was hidden.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    found = []
+    for part in hidden:
+        known = usual.add(part.known.measured, weights)
+        for signs in part.classes:
+            strange = usual.add(signs.measured, weights)
+            if known.size and strange.size:
+                is_hidden = np.repeat([0, 1], [known.size, strange.size])
+                found.append(float(roc_auc_score(is_hidden, np.concatenate([known, strange]))))
+    return float(np.mean(found)) if found else None
+
+
+def _tell(known: HeldOut, hidden: HeldOut, usual: Usual, weight: float) -> NDArray[np.float64]:
+    """AUROC (m,) at the knots; NaN where there are too few cells."""
+    from sklearn.metrics import roc_auc_score
+
+    both = [join([part.measured, part.changed]) for part in (known, hidden)]
+    score = np.concatenate([usual.add(signs, _weights(np.full(len(usual.log_detected), weight))) for signs in both])
+    is_hidden = np.repeat([0, 1], [signs.n_detected.size for signs in both])
+    near = np.concatenate([compute_tents(signs, usual.log_detected) for signs in both], axis=1)
+    found = np.full(len(near), np.nan)
+    for knot, cells in enumerate(near):
+        if min(cells[is_hidden == 0].sum(), cells[is_hidden == 1].sum()) >= MIN_NEAR:
+            found[knot] = roc_auc_score(is_hidden, score, sample_weight=cells)
+    return found
+
+
+def _weights(doubt: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Weights (m, 4) of which those of doubt are (m,)."""
+    return np.column_stack([np.ones((len(doubt), N_SIGNS - 1)), doubt]).astype(np.float32)

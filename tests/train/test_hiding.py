@@ -1,0 +1,139 @@
+"""`scrcl_train.hiding` against brute force, and in a world whose classes are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from scrcl_train.calibration import choose_folds
+from scrcl_train.distil import Targets, distil
+from scrcl_train.hiding import (
+    MIN_HIDDEN,
+    MIN_LEARNED,
+    MIN_NEAR,
+    N_GROUPS,
+    USUAL_WEIGHT,
+    WEIGHTS,
+    Hidden,
+    choose_weights,
+    compute_auroc,
+    deal_groups,
+    hide,
+)
+from scrcl_train.rejection import HeldOut, Signs, Usual
+from scrcl_train.student import Student
+from tests.student_case import QUICK, make_targets, make_world
+
+FLAT = Usual(np.array([0, 1, 2], np.float32), np.zeros((3, 4), np.float32), np.ones((3, 4), np.float32))
+"""Under which signs are as they are."""
+
+
+@given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=30), seed=st.integers(0, 100))
+def test_no_class_is_hidden_twice_and_enough_stays_to_learn_from(sizes: list[int], seed: int) -> None:
+    truth = np.concatenate([np.full(5, -1), np.repeat(np.arange(len(sizes)), sizes)])
+    groups = deal_groups(truth, seed=seed)
+    large = [name for name, size in enumerate(sizes) if size >= MIN_HIDDEN]
+    hidden = sorted(int(name) for group in groups for name in group)
+    assert len(set(hidden)) == len(hidden)
+    assert set(hidden) <= set(large)
+    assert len(groups) <= N_GROUPS
+    for group in groups:
+        assert 0 < group.size <= len(sizes) - 2
+        assert sum(size for name, size in enumerate(sizes) if name not in group) >= MIN_LEARNED
+
+
+def test_every_class_is_hidden_where_there_are_cells_enough() -> None:
+    truth = np.repeat([0, 1, 2, 3, 5, 8], [200, 100, MIN_HIDDEN, MIN_HIDDEN - 1, 100, 100])
+    assert sorted(int(name) for group in deal_groups(truth) for name in group) == [0, 1, 2, 5, 8]
+    assert deal_groups(np.repeat([0, 1], 100)) == []
+    assert [list(group) for group in deal_groups(np.repeat([0, 1, 2], [500, 5, 5]))] == []
+
+
+def as_measured(values: NDArray[np.float64], n_detected: int = 10) -> HeldOut:
+    nothing = Signs(np.zeros((0, 4)), np.zeros(0, np.int64))
+    return HeldOut(Signs(values, np.full(len(values), n_detected)), nothing)
+
+
+def draw(distance: float, doubt: float, seed: int, n: int = 300) -> NDArray[np.float64]:
+    values = np.random.default_rng(seed).normal(size=(n, 4))
+    values[:, 0] += distance
+    values[:, 3] += doubt
+    return values
+
+
+def test_doubt_counts_at_the_depth_where_it_tells_and_not_where_it_misleads() -> None:
+    """Shallow cells of the hidden class are doubtful, deep ones are far away and sure; there are none between."""
+    shallow, deep = (draw(distance, doubt, seed) for seed, (distance, doubt) in enumerate([(0, 3), (2, -2)]))
+    sizes = np.repeat([1, 100], 300)
+    known = Signs(np.concatenate([draw(0, 0, 3), draw(0, 0, 4)]), sizes)
+    hidden = Signs(np.concatenate([shallow, deep]), sizes)
+    found = choose_weights([Hidden(HeldOut(known, known), (HeldOut(hidden, hidden),))], FLAT)
+    np.testing.assert_array_equal(found[:, :3], 1)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found[:, 3], [WEIGHTS[-1], USUAL_WEIGHT, 0])
+
+
+@given(seed=st.integers(0, 200), distance=st.floats(0, 3), doubt=st.floats(-2, 3))
+def test_no_other_weight_tells_more_pairs_apart(seed: int, distance: float, doubt: float) -> None:
+    known, unknown = draw(0, 0, seed, 40), draw(distance, doubt, seed + 1, 40)
+    chosen = choose_weights([Hidden(as_measured(known), (as_measured(unknown),))], FLAT)[1]
+
+    def count(weights: NDArray[np.floating]) -> int:
+        return int(((unknown @ weights)[:, None] > (known @ weights)[None, :]).sum())
+
+    assert count(chosen) == max(count(np.array([1, 1, 1, weight])) for weight in WEIGHTS)
+
+
+def test_each_hidden_class_has_one_vote_however_many_cells_it_has() -> None:
+    known = as_measured(draw(0, 0, 0))
+    large, small = as_measured(draw(1, -1, 1, 3000)), [as_measured(draw(0, 2, 2 + i, 20)) for i in range(3)]
+    assert choose_weights([Hidden(known, (large,))], FLAT)[1, 3] == 0
+    assert choose_weights([Hidden(known, (large, *small))], FLAT)[1, 3] > USUAL_WEIGHT
+
+
+@given(seed=st.integers(0, 200), distance=st.floats(-1, 4))
+def test_the_auroc_is_the_mean_share_of_pairs_in_the_right_order(seed: int, distance: float) -> None:
+    known, *hidden = draw(0, 0, seed, 30), draw(distance, 0, seed + 1, 20), draw(2, 0, seed + 2, 5)
+    weights = np.full((3, 4), 0.5, np.float32)
+    found = compute_auroc([Hidden(as_measured(known), tuple(map(as_measured, hidden)))], FLAT, weights)
+    pairs = [(one.sum(axis=1)[:, None] > known.sum(axis=1)[None, :]).mean() for one in hidden]
+    assert found == pytest.approx(np.mean(pairs))
+    assert compute_auroc([], FLAT, weights) is None
+
+
+def test_the_usual_weight_stays_where_nothing_was_hidden_or_none_is_better() -> None:
+    np.testing.assert_array_equal(choose_weights([], FLAT)[:, 3], USUAL_WEIGHT)
+    apart = Hidden(as_measured(np.zeros((9, 4))), (as_measured(np.full((9, 4), 5.0)),))
+    np.testing.assert_array_equal(choose_weights([apart], FLAT)[:, 3], USUAL_WEIGHT)
+    few = Hidden(as_measured(draw(0, 0, 0)), (as_measured(draw(0, 9, 1, int(MIN_NEAR) - 1)),))
+    np.testing.assert_array_equal(choose_weights([few], FLAT)[:, 3], USUAL_WEIGHT)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_students_never_see_what_they_are_asked_for_and_what_was_hidden_is_stranger(*, labelled: bool) -> None:
+    world = make_world(240)
+    targets = make_targets(world, labelled=labelled)
+    folds = choose_folds(world.truth)
+    seen: list[sp.csr_matrix] = []
+
+    def teach(counts: sp.csr_matrix, library_size: NDArray[np.float32], taught: Targets) -> Student:
+        seen.append(counts)
+        assert set(taught.classes) == {0, 1}
+        return distil(counts, library_size, taught, config=QUICK)
+
+    found = hide(world.counts, world.library_size, targets, folds, teach)
+    assert len(found) == 3
+    hidden_names = [int(group[0]) for group in deal_groups(world.truth)]
+    for i, (part, name) in enumerate(zip(found, hidden_names, strict=True)):
+        learned, held_out = folds[i % len(folds)]
+        rows = learned[world.truth[learned] != name]
+        np.testing.assert_array_equal(seen[i].toarray(), world.counts[rows].toarray())
+        assert part.known.measured.n_detected.size == (world.truth[held_out] != name).sum()
+        assert part.classes[0].measured.n_detected.size == (world.truth == name).sum()
+        # Distances alone: the hidden class raises genes of its own.
+        known, unknown = (np.median(one.measured.values[:, :3].sum(axis=1)) for one in (part.known, part.classes[0]))
+        assert unknown > 1.5 * known
