@@ -7,6 +7,7 @@ misleads; which of the two holds is a matter of the tissue and of the cells' dep
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,8 +32,12 @@ MIN_NEAR = 5.0
 """Cells near a knot, of a hidden class and of the others, from which on the class has a say there."""
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Of doubt, where each distance has 1."""
-USUAL_WEIGHT = 0.25
-"""Where nothing can be hidden: the best one for ten data sets together."""
+USUAL_WEIGHT = 0.5
+"""Kept unless another is clearly better: of those that are the same for all data it is one of the best."""
+ERRORS = 2.0
+"""Standard errors that a weight is to be worse than the best before it is given up."""
+MIN_CLASSES = 3
+"""Of fewer no error can be told."""
 
 
 @dataclass(frozen=True)
@@ -117,22 +122,29 @@ def hide(
 
 
 def choose_weights(hidden: list[Hidden], usual: Usual) -> NDArray[np.float32]:
-    """Return the weights (m, 4) of the signs at the knots: of doubt the one that tells hidden classes best there.
+    """Return the weights (m, 4) of the signs at the knots, those of doubt as hidden classes show them to be there.
 
-    Best is the highest mean over the classes of the AUROC of their cells against held-out cells of the others, all as
-    measured and changed, each cell weighing as much as it lies near the knot.
+    A weight is as good as the mean over the classes of the AUROC of their cells against held-out cells of the others,
+    all as measured and changed, each cell counting as much as it lies near the knot. Of the weights that are not worse
+    than the best one by more than `ERRORS` standard errors the nearest to the usual one is taken.
     """
+    by_class = [
+        [_tell(part.known, signs, usual, weight) for weight in WEIGHTS] for part in hidden for signs in part.classes
+    ]
     n_knots = len(usual.log_detected)
-    scores = np.zeros((len(WEIGHTS), n_knots))
-    for row, weight in enumerate(WEIGHTS):
-        told = [_tell(part.known, signs, usual, weight) for part in hidden for signs in part.classes]
-        if told:
-            known = ~np.isnan(told)
-            scores[row] = np.where(known, told, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    # The usual weight first: it stays where none is better.
-    candidates = sorted(range(len(WEIGHTS)), key=lambda row: WEIGHTS[row] != USUAL_WEIGHT)
-    best = [max(candidates, key=lambda row: float(scores[row, knot])) for knot in range(n_knots)]
-    return _weights(np.array(WEIGHTS)[best])
+    told = np.reshape(by_class, (-1, len(WEIGHTS), n_knots))
+    return _weights(np.array([_choose(told[:, :, knot]) for knot in range(n_knots)]))
+
+
+def _choose(told: NDArray[np.float64]) -> float:
+    """Choose a weight by AUROCs (classes, weights), NaN for classes that have no say."""
+    told = told[~np.isnan(told).any(axis=1)]
+    if len(told) < MIN_CLASSES:
+        return USUAL_WEIGHT
+    loss = told[:, [told.mean(axis=0).argmax()]] - told  # paired: some classes are harder than others
+    error = loss.std(axis=0, ddof=1) / math.sqrt(len(told))
+    fair = np.flatnonzero(loss.mean(axis=0) <= ERRORS * error + 1e-12)
+    return WEIGHTS[fair[np.abs(fair - WEIGHTS.index(USUAL_WEIGHT)).argmin()]]
 
 
 def compute_auroc(hidden: list[Hidden], usual: Usual, weights: NDArray[np.float32]) -> float | None:

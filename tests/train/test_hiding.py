@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from scrcl_train.calibration import choose_folds
 from scrcl_train.distil import Targets, distil
 from scrcl_train.hiding import (
+    ERRORS,
+    MIN_CLASSES,
     MIN_HIDDEN,
     MIN_LEARNED,
     MIN_NEAR,
@@ -66,33 +69,63 @@ def draw(distance: float, doubt: float, seed: int, n: int = 300) -> NDArray[np.f
 
 
 def test_doubt_counts_at_the_depth_where_it_tells_and_not_where_it_misleads() -> None:
-    """Shallow cells of the hidden class are doubtful, deep ones are far away and sure; there are none between."""
-    shallow, deep = (draw(distance, doubt, seed) for seed, (distance, doubt) in enumerate([(0, 3), (2, -2)]))
+    """Shallow cells of the hidden classes are doubtful, deep ones are far away and sure; there are none between."""
     sizes = np.repeat([1, 100], 300)
-    known = Signs(np.concatenate([draw(0, 0, 3), draw(0, 0, 4)]), sizes)
-    hidden = Signs(np.concatenate([shallow, deep]), sizes)
-    found = choose_weights([Hidden(HeldOut(known, known), (HeldOut(hidden, hidden),))], FLAT)
+
+    def both(shallow: tuple[float, float], deep: tuple[float, float], seed: int) -> HeldOut:
+        signs = Signs(np.concatenate([draw(*shallow, seed), draw(*deep, seed + 1)]), sizes)
+        return HeldOut(signs, signs)
+
+    classes = tuple(both((0, 3), (2, -2), seed) for seed in (2, 4, 6))
+    found = choose_weights([Hidden(both((0, 0), (0, 0), 0), classes)], FLAT)
     np.testing.assert_array_equal(found[:, :3], 1)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found[:, 3], [WEIGHTS[-1], USUAL_WEIGHT, 0])
 
 
-@given(seed=st.integers(0, 200), distance=st.floats(0, 3), doubt=st.floats(-2, 3))
-def test_no_other_weight_tells_more_pairs_apart(seed: int, distance: float, doubt: float) -> None:
-    known, unknown = draw(0, 0, seed, 40), draw(distance, doubt, seed + 1, 40)
-    chosen = choose_weights([Hidden(as_measured(known), (as_measured(unknown),))], FLAT)[1]
+def count_pairs(known: NDArray[np.float64], unknown: NDArray[np.float64], doubt: float) -> float:
+    """AUROC by brute force."""
+    a, b = (np.round(values @ np.array([1, 1, 1, doubt]), 9) for values in (known, unknown))
+    return float((b[:, None] > a[None, :]).mean() + (b[:, None] == a[None, :]).mean() / 2)
 
-    def count(weights: NDArray[np.floating]) -> int:
-        return int(((unknown @ weights)[:, None] > (known @ weights)[None, :]).sum())
 
-    assert count(chosen) == max(count(np.array([1, 1, 1, weight])) for weight in WEIGHTS)
+@given(seed=st.integers(0, 200), distance=st.floats(0, 3), doubt=st.floats(-2, 3), n=st.integers(3, 6))
+def test_the_chosen_weight_is_the_nearest_to_the_usual_that_is_not_clearly_worse(
+    seed: int, distance: float, doubt: float, n: int
+) -> None:
+    known, *unknown = draw(0, 0, seed, 40), *(draw(distance, doubt, seed + 1 + i, 40) for i in range(n))
+    chosen = choose_weights([Hidden(as_measured(known), tuple(map(as_measured, unknown)))], FLAT)[1, 3]
+    told = {weight: np.array([count_pairs(known, one, weight) for one in unknown]) for weight in WEIGHTS}
+    best = max(told.values(), key=lambda values: float(values.mean()))
+    worse = {
+        weight: (best - values).mean() > ERRORS * scipy.stats.sem(best - values) + 1e-9
+        for weight, values in told.items()
+    }
+    assert not worse[float(chosen)]
+    usual = WEIGHTS.index(USUAL_WEIGHT)
+    nearer = [w for w in WEIGHTS if abs(WEIGHTS.index(w) - usual) < abs(WEIGHTS.index(float(chosen)) - usual)]
+    assert all(worse[weight] for weight in nearer)
 
 
 def test_each_hidden_class_has_one_vote_however_many_cells_it_has() -> None:
     known = as_measured(draw(0, 0, 0))
-    large, small = as_measured(draw(1, -1, 1, 3000)), [as_measured(draw(0, 2, 2 + i, 20)) for i in range(3)]
-    assert choose_weights([Hidden(known, (large,))], FLAT)[1, 3] == 0
-    assert choose_weights([Hidden(known, (large, *small))], FLAT)[1, 3] > USUAL_WEIGHT
+    misled = [as_measured(draw(1, -1, 1 + i, 3000)) for i in range(3)]
+    told = [as_measured(draw(0, 2, 5 + i, 20)) for i in range(9)]
+    assert choose_weights([Hidden(known, tuple(misled))], FLAT)[1, 3] < USUAL_WEIGHT
+    assert choose_weights([Hidden(known, (*misled, *told))], FLAT)[1, 3] >= USUAL_WEIGHT
+
+
+def test_the_usual_weight_stays_where_little_was_hidden_or_none_is_better() -> None:
+    np.testing.assert_array_equal(choose_weights([], FLAT)[:, 3], USUAL_WEIGHT)
+    apart = tuple(as_measured(np.full((9, 4), 5.0)) for _ in range(MIN_CLASSES))
+    np.testing.assert_array_equal(
+        choose_weights([Hidden(as_measured(np.zeros((9, 4))), apart)], FLAT)[:, 3], USUAL_WEIGHT
+    )
+    known, doubtful = as_measured(draw(0, 0, 0)), [as_measured(draw(0, 9, 1 + i)) for i in range(MIN_CLASSES)]
+    assert choose_weights([Hidden(known, tuple(doubtful))], FLAT)[1, 3] > USUAL_WEIGHT
+    assert choose_weights([Hidden(known, tuple(doubtful[:-1]))], FLAT)[1, 3] == USUAL_WEIGHT
+    few = [as_measured(draw(0, 9, 1 + i, int(MIN_NEAR) - 1)) for i in range(MIN_CLASSES)]
+    assert choose_weights([Hidden(known, tuple(few))], FLAT)[1, 3] == USUAL_WEIGHT
 
 
 @given(seed=st.integers(0, 200), distance=st.floats(-1, 4))
