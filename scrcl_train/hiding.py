@@ -108,9 +108,9 @@ def hide(
         allowed = learned[(truth[learned] >= 0) & ~np.isin(truth[learned], group)]
         rows = np.sort(rng.permutation(allowed)[:MAX_LEARNED])
         _, codes = np.unique(truth[rows], return_inverse=True)
-        student = teach(
-            counts[rows], library[rows], targets.take(rows).with_classes(codes.astype(np.int64), int(codes.max()) + 1)
-        )
+        # Numbered anew: a class that the student never sees would still get some of the probability.
+        taught = targets.take(rows).with_classes(codes.astype(np.int64), int(codes.max()) + 1)
+        student = teach(counts[rows], library[rows], taught)
         classes = fit_classes(predict(student, counts[rows], library[rows]), codes)
         asked = [held_out[np.isin(truth[held_out], np.unique(truth[rows]))]]
         asked += [rng.permutation(np.flatnonzero(truth == name))[:MAX_HIDDEN] for name in group]
