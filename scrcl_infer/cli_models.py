@@ -76,6 +76,8 @@ def show_cli(model: ModelArgument, as_json: JsonOption = False) -> None:
     origin, spec, spatial = manifest.provenance, manifest.encoder, manifest.spatial
     probability = f"cells of a probability below {manifest.calibration.threshold:.3g}"
     rejects = probability if bundle.rejection is None else f"strange cells, and {probability}"
+    auroc = manifest.calibration.hidden_auroc
+    told = "" if auroc is None else f"; classes hidden in training were told with an AUROC of {auroc:.2f}"
     lines = [
         f"name         {manifest.name}",
         f"path         {folder}",
@@ -91,7 +93,7 @@ def show_cli(model: ModelArgument, as_json: JsonOption = False) -> None:
             else []
         ),
         *(f"level        {level.key}: {', '.join(sorted(set(level.names)))}" for level in manifest.levels),
-        f"rejects      {rejects}; {manifest.calibration.kept_fraction:.1%} of held-out training cells are kept",
+        f"rejects      {rejects}; {manifest.calibration.kept_fraction:.1%} of held-out training cells are kept{told}",
         f"trained on   {origin.data_name}: {origin.n_cells} cells, preset {origin.preset}, seed {origin.seed}",
         f"data licence {origin.data_licence}",
         *([f"renamed from {origin.renamed_from}"] if origin.renamed_from else []),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,14 @@ def test_show(shell: Shell) -> None:
     assert out.endswith((V1 / FILES.card).read_text())
 
 
+def test_show_says_how_well_hidden_classes_were_told(shell: Shell) -> None:
+    assert "AUROC" not in shell("show", "good")[1]
+    bundle = tiny_bundle()
+    calibration = replace(bundle.manifest.calibration, hidden_auroc=0.8765)
+    write_bundle(replace(bundle, manifest=replace(bundle.manifest, calibration=calibration)), shell.models / "hid")
+    assert "classes hidden in training were told with an AUROC of 0.88" in shell("show", "hid")[1]
+
+
 def test_show_says_that_a_spatial_model_needs_places(shell: Shell) -> None:
     write_bundle(tiny_bundle(spatial=SpatialSpec(n_neighbors=6, n_steps=5)), shell.models / "tissue")
     code, out, _ = shell("show", "tissue")
@@ -109,11 +118,9 @@ def test_show_as_json(shell: Shell) -> None:
     assert data.pop("sha256") == bundle_sha256(V1)
     released = json.loads((V1 / FILES.manifest).read_text())
     # What later schemas added has its default.
-    assert (data.pop("levels"), data["provenance"].pop("marker_table"), data["provenance"].pop("renamed_from")) == (
-        [],
-        "",
-        "",
-    )
+    origin = data["provenance"]
+    assert (data.pop("levels"), origin.pop("marker_table"), origin.pop("renamed_from")) == ([], "", "")
+    assert data["calibration"].pop("hidden_auroc") is None
     assert data == released
 
 
