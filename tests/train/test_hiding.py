@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -36,6 +36,7 @@ FLAT = Usual(np.array([0, 1, 2], np.float32), np.zeros((3, 4), np.float32), np.o
 
 
 @given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=30), seed=st.integers(0, 100))
+@settings(max_examples=30, deadline=None)
 def test_no_class_is_hidden_twice_and_enough_stays_to_learn_from(sizes: list[int], seed: int) -> None:
     truth = np.concatenate([np.full(5, -1), np.repeat(np.arange(len(sizes)), sizes)])
     groups = deal_groups(truth, seed=seed)
@@ -90,21 +91,21 @@ def count_pairs(known: NDArray[np.float64], unknown: NDArray[np.float64], doubt:
 
 
 @given(seed=st.integers(0, 200), distance=st.floats(0, 3), doubt=st.floats(-2, 3), n=st.integers(3, 6))
+@settings(max_examples=30, deadline=None)
 def test_the_chosen_weight_is_the_nearest_to_the_usual_that_is_not_clearly_worse(
     seed: int, distance: float, doubt: float, n: int
 ) -> None:
     known, *unknown = draw(0, 0, seed, 40), *(draw(distance, doubt, seed + 1 + i, 40) for i in range(n))
     chosen = choose_weights([Hidden(as_measured(known), tuple(map(as_measured, unknown)))], FLAT)[1, 3]
     told = {weight: np.array([count_pairs(known, one, weight) for one in unknown]) for weight in WEIGHTS}
-    best = max(told.values(), key=lambda values: float(values.mean()))
-    worse = {
-        weight: (best - values).mean() > ERRORS * scipy.stats.sem(best - values) + 1e-9
-        for weight, values in told.items()
-    }
-    assert not worse[float(chosen)]
+    highest = max(values.mean() for values in told.values())
     usual = WEIGHTS.index(USUAL_WEIGHT)
-    nearer = [w for w in WEIGHTS if abs(WEIGHTS.index(w) - usual) < abs(WEIGHTS.index(float(chosen)) - usual)]
-    assert all(worse[weight] for weight in nearer)
+    expected = set()
+    for best in told.values():
+        if best.mean() >= highest - 1e-9:  # several may be the best
+            fair = [w for w in WEIGHTS if (best - told[w]).mean() <= ERRORS * scipy.stats.sem(best - told[w]) + 1e-9]
+            expected.add(min(fair, key=lambda w: abs(WEIGHTS.index(w) - usual)))
+    assert chosen in expected
 
 
 def test_each_hidden_class_has_one_vote_however_many_cells_it_has() -> None:
@@ -129,6 +130,7 @@ def test_the_usual_weight_stays_where_little_was_hidden_or_none_is_better() -> N
 
 
 @given(seed=st.integers(0, 200), distance=st.floats(-1, 4))
+@settings(max_examples=30, deadline=None)
 def test_the_auroc_is_the_mean_share_of_pairs_in_the_right_order(seed: int, distance: float) -> None:
     known, *hidden = draw(0, 0, seed, 30), draw(distance, 0, seed + 1, 20), draw(2, 0, seed + 2, 5)
     weights = np.full((3, 4), 0.5, np.float32)
