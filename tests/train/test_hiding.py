@@ -140,14 +140,6 @@ def test_the_auroc_is_the_mean_share_of_pairs_in_the_right_order(seed: int, dist
     assert compute_auroc([], FLAT, weights) is None
 
 
-def test_the_usual_weight_stays_where_nothing_was_hidden_or_none_is_better() -> None:
-    np.testing.assert_array_equal(choose_weights([], FLAT)[:, 3], USUAL_WEIGHT)
-    apart = Hidden(as_measured(np.zeros((9, 4))), (as_measured(np.full((9, 4), 5.0)),))
-    np.testing.assert_array_equal(choose_weights([apart], FLAT)[:, 3], USUAL_WEIGHT)
-    few = Hidden(as_measured(draw(0, 0, 0)), (as_measured(draw(0, 9, 1, int(MIN_NEAR) - 1)),))
-    np.testing.assert_array_equal(choose_weights([few], FLAT)[:, 3], USUAL_WEIGHT)
-
-
 @pytest.mark.parametrize("labelled", [True, False])
 def test_students_never_see_what_they_are_asked_for_and_what_was_hidden_is_stranger(*, labelled: bool) -> None:
     world = make_world(240)
