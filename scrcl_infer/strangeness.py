@@ -47,6 +47,15 @@ class Spaces(NamedTuple):
     """(N, C) over the classes, as the encoder gave it."""
 
 
+class Usual(NamedTuple):
+    """What is usual at each depth, and what the signs weigh; see `scrcl_infer.contract.Rejection` for the arrays."""
+
+    log_detected: NDArray[np.float32]
+    median: NDArray[np.float32]
+    spread: NDArray[np.float32]
+    weights: NDArray[np.float32]
+
+
 def compute_strangeness(spaces: Spaces, n_detected: NDArray[np.int64], rejection: Rejection) -> NDArray[np.float64]:
     """Return how strange each cell is; above 0 it is unknown.
 
@@ -65,7 +74,8 @@ def compute_strangeness(spaces: Spaces, n_detected: NDArray[np.int64], rejection
         (N,) the weighted sum of the signs, each less its median and divided by its spread among held-out cells of as
         many detected genes, less the sum that 95 % of those cells stay below.
     """
-    total = add_signs(compute_signs(spaces, rejection), n_detected, rejection)
+    usual = Usual(rejection.log_detected, rejection.median, rejection.spread, rejection.weights)
+    total = add_signs(compute_signs(spaces, rejection), n_detected, usual)
     return total - expect(rejection.limit, n_detected, rejection.log_detected)
 
 
@@ -102,13 +112,13 @@ def compute_class_distances(spaces: Spaces, rejection: Rejection) -> tuple[NDArr
     )
 
 
-def add_signs(signs: NDArray[np.float64], n_detected: NDArray[np.int64], rejection: Rejection) -> NDArray[np.float64]:
+def add_signs(signs: NDArray[np.float64], n_detected: NDArray[np.int64], usual: Usual) -> NDArray[np.float64]:
     """Return the weighted sum (N,) of signs (N, 4), each in units of its spread about its usual median."""
     total = np.zeros(len(signs))
     for column in range(N_SIGNS):
         median, spread, weight = (
-            expect(values[:, column], n_detected, rejection.log_detected)
-            for values in (rejection.median, rejection.spread, rejection.weights)
+            expect(values[:, column], n_detected, usual.log_detected)
+            for values in (usual.median, usual.spread, usual.weights)
         )
         total += weight * ((signs[:, column] - median) / spread)
     return total

@@ -94,14 +94,14 @@ def calibrate(
     signs = [part for _, part in parts]
     usual = fit_usual(signs)
     hidden = hide(counts, library_size, targets, folds, teach, thin=thin, seed=seed)
-    weights = choose_weights(hidden, usual)
-    scale = fit_limit(signs, usual, weights)
+    usual = usual._replace(weights=choose_weights(hidden, usual))
+    scale = fit_limit(signs, usual)
     posterior = apply_temperature(log_posterior, temperature)
     confidence = posterior.max(axis=1)
     error = compute_calibration_error(confidence, posterior.argmax(axis=1) == right) if labelled else None
     threshold = choose_threshold(confidence, scale.within)
     kept = float(np.mean(scale.within & (confidence >= threshold)))
-    auroc = compute_auroc(hidden, usual, weights)
+    auroc = compute_auroc(hidden, usual)
     return Calibrated(Calibration(temperature, threshold, kept, error, len(right), auroc), scale)
 
 

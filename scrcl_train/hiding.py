@@ -15,9 +15,10 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from scrcl_infer.strangeness import N_SIGNS
+from scrcl_infer.strangeness import N_SIGNS, Usual, add_signs
 from scrcl_train.distil import Targets
-from scrcl_train.rejection import HeldOut, Usual, compute_tents, fit_classes, join, measure_held_out
+from scrcl_train.rejection import HeldOut, compute_tents, fit_classes, join, measure_held_out
+from scrcl_train.reliability import compute_unknown_auroc
 from scrcl_train.student import Student, predict
 
 N_GROUPS = 4
@@ -128,10 +129,8 @@ def choose_weights(hidden: list[Hidden], usual: Usual) -> NDArray[np.float32]:
     all as measured and changed, each cell counting as much as it lies near the knot. Of the weights that are not worse
     than the best one by more than `ERRORS` standard errors the nearest to the usual one is taken.
     """
-    by_class = [
-        [_tell(part.known, signs, usual, weight) for weight in WEIGHTS] for part in hidden for signs in part.classes
-    ]
     n_knots = len(usual.log_detected)
+    by_class = [_tell(part.known, signs, usual) for part in hidden for signs in part.classes]
     told = np.reshape(by_class, (-1, len(WEIGHTS), n_knots))
     return _weights(np.array([_choose(told[:, :, knot]) for knot in range(n_knots)]))
 
@@ -147,44 +146,42 @@ def _choose(told: NDArray[np.float64]) -> float:
     return WEIGHTS[fair[np.abs(fair - WEIGHTS.index(USUAL_WEIGHT)).argmin()]]
 
 
-def compute_auroc(hidden: list[Hidden], usual: Usual, weights: NDArray[np.float32]) -> float | None:
+def compute_auroc(hidden: list[Hidden], usual: Usual) -> float | None:
     """Return how well strangeness tells hidden classes from held-out cells of the others, all as measured.
 
     Parameters
     ----------
-    weights
-        (m, 4) from `choose_weights`.
+    usual
+        With the weights from `choose_weights`.
 
     Returns
     -------
     float or None
         Mean AUROC over the classes; None where none was hidden.
     """
-    from sklearn.metrics import roc_auc_score
-
+    pairs = [(part.known.measured, signs.measured) for part in hidden for signs in part.classes]
     found = []
-    for part in hidden:
-        known = usual.add(part.known.measured, weights)
-        for signs in part.classes:
-            strange = usual.add(signs.measured, weights)
-            if known.size and strange.size:
-                is_hidden = np.repeat([0, 1], [known.size, strange.size])
-                found.append(float(roc_auc_score(is_hidden, np.concatenate([known, strange]))))
+    for known, unknown in pairs:
+        both = join([known, unknown])
+        is_hidden = np.arange(both.n_detected.size) >= known.n_detected.size
+        auroc = compute_unknown_auroc(is_hidden, -add_signs(both.values, both.n_detected, usual))
+        found += [] if auroc is None else [auroc]
     return float(np.mean(found)) if found else None
 
 
-def _tell(known: HeldOut, hidden: HeldOut, usual: Usual, weight: float) -> NDArray[np.float64]:
-    """AUROC (m,) at the knots; NaN where there are too few cells."""
+def _tell(known: HeldOut, hidden: HeldOut, usual: Usual) -> NDArray[np.float64]:
+    """AUROC (weights, m) at the knots; NaN where there are too few cells."""
     from sklearn.metrics import roc_auc_score
 
-    both = [join([part.measured, part.changed]) for part in (known, hidden)]
-    score = np.concatenate([usual.add(signs, _weights(np.full(len(usual.log_detected), weight))) for signs in both])
-    is_hidden = np.repeat([0, 1], [signs.n_detected.size for signs in both])
-    near = np.concatenate([compute_tents(signs, usual.log_detected) for signs in both], axis=1)
-    found = np.full(len(near), np.nan)
-    for knot, cells in enumerate(near):
-        if min(cells[is_hidden == 0].sum(), cells[is_hidden == 1].sum()) >= MIN_NEAR:
-            found[knot] = roc_auc_score(is_hidden, score, sample_weight=cells)
+    both = join([known.measured, known.changed, hidden.measured, hidden.changed])
+    is_hidden = np.arange(both.n_detected.size) >= known.measured.n_detected.size + known.changed.n_detected.size
+    near = compute_tents(both, usual.log_detected)
+    found = np.full((len(WEIGHTS), len(near)), np.nan)
+    for row, weight in enumerate(WEIGHTS):
+        score = add_signs(both.values, both.n_detected, usual._replace(weights=_weights(np.full(len(near), weight))))
+        for knot, cells in enumerate(near):
+            if min(cells[is_hidden].sum(), cells[~is_hidden].sum()) >= MIN_NEAR:
+                found[row, knot] = roc_auc_score(is_hidden, score, sample_weight=cells)
     return found
 
 

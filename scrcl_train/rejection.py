@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,6 +16,7 @@ from scrcl_infer.contract import Rejection
 from scrcl_infer.strangeness import (
     N_SIGNS,
     Spaces,
+    Usual,
     add_signs,
     compute_class_distances,
     compute_signs,
@@ -61,42 +62,17 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class Usual:
-    """What is usual at each depth; see `scrcl_infer.contract.Rejection` for the arrays."""
-
-    log_detected: NDArray[np.float32]
-    median: NDArray[np.float32]
-    spread: NDArray[np.float32]
-
-    def add(self, signs: Signs, weights: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return the weighted sum (n,) of the standardised signs, of which the limit is not yet taken."""
-        empty = np.zeros((1, 1), np.float32)
-        arrays = {"log_detected": self.log_detected, "median": self.median, "spread": self.spread, "weights": weights}
-        known = Rejection(**{item.name: arrays.get(item.name, empty) for item in fields(Rejection)})
-        return add_signs(signs.values, signs.n_detected, known)
-
-
-@dataclass(frozen=True)
 class Scale:
     """What turns signs into strangeness; see `scrcl_infer.contract.Rejection` for the arrays."""
 
     usual: Usual
-    weights: NDArray[np.float32]
     limit: NDArray[np.float32]
     within: NDArray[np.bool_]
     """(m,) whether each held-out cell, as measured, is within the limit."""
 
     def complete(self, classes: Rejection) -> Rejection:
         """Return the classes of another student with this scale."""
-        usual = self.usual
-        return replace(
-            classes,
-            log_detected=usual.log_detected,
-            median=usual.median,
-            spread=usual.spread,
-            weights=self.weights,
-            limit=self.limit,
-        )
+        return replace(classes, **self.usual._asdict(), limit=self.limit)
 
 
 def spaces_of(answer: Prediction) -> Spaces:
@@ -164,11 +140,11 @@ def measure_held_out(
     for _ in range(N_VIEWS):
         for rows in torch.split(torch.arange(sampler.n_cells), 1024):
             block, library = sampler.sample(rows, replace(WIDE, thin=thin), generator)
-            changed.append(measure(student, classes, sp.csr_matrix(block.numpy()), library.numpy()))
-    return HeldOut(measure(student, classes, counts, library_size), join(changed))
+            changed.append(_measure(student, classes, sp.csr_matrix(block.numpy()), library.numpy()))
+    return HeldOut(_measure(student, classes, counts, library_size), join(changed))
 
 
-def measure(student: Student, classes: Rejection, counts: sp.csr_matrix, library_size: NDArray[np.float32]) -> Signs:
+def _measure(student: Student, classes: Rejection, counts: sp.csr_matrix, library_size: NDArray[np.float32]) -> Signs:
     """Return the signs of those of the cells, (m, G) and (m,), that have counts."""
     n_detected = np.asarray((counts > 0).sum(axis=1), dtype=np.int64).reshape(-1)
     shown = n_detected > 0
@@ -182,7 +158,7 @@ def join(parts: list[Signs]) -> Signs:
 
 
 def fit_usual(held_out: list[HeldOut]) -> Usual:
-    """Find median and spread of held-out cells' signs as functions of the genes detected.
+    """Find median and spread of held-out cells' signs as functions of the genes detected; all signs weigh 1.
 
     At each knot they are quantiles of the cells about it, weighted by a tent that falls to zero at its neighbours.
 
@@ -198,10 +174,11 @@ def fit_usual(held_out: list[HeldOut]) -> Usual:
     tents = compute_tents(both, knots)
     median = _quantiles(both.values, tents)
     spread = np.stack([_quantiles(np.abs(both.values - m), t[None])[0] for m, t in zip(median, tents, strict=True)])
-    return Usual(knots, median.astype(np.float32), np.maximum(spread, MIN_SPREAD).astype(np.float32))
+    real = np.float32
+    return Usual(knots, median.astype(real), np.maximum(spread, MIN_SPREAD).astype(real), np.ones(median.shape, real))
 
 
-def fit_limit(held_out: list[HeldOut], usual: Usual, weights: NDArray[np.float32]) -> Scale:
+def fit_limit(held_out: list[HeldOut], usual: Usual) -> Scale:
     """Find the limit that holds `KEPT_FRACTION` of the held-out cells at every depth.
 
     At each knot it is that quantile of the cells about it. It is then raised, where need be, until as many of the cells
@@ -210,13 +187,11 @@ def fit_limit(held_out: list[HeldOut], usual: Usual, weights: NDArray[np.float32
     Parameters
     ----------
     held_out, usual
-        The same as of `fit_usual`, and what it found.
-    weights
-        (m, 4) of the signs at the knots.
+        The same as of `fit_usual`, and what it found, with the weights of the signs.
     """
     measured, changed = join([part.measured for part in held_out]), join([part.changed for part in held_out])
     both, n, real = join([measured, changed]), len(measured.n_detected), np.float32
-    score = usual.add(both, weights)
+    score = add_signs(both.values, both.n_detected, usual)
     tents = compute_tents(both, usual.log_detected)
     limit = np.array([quantile(score, tent, KEPT_FRACTION) for tent in tents], dtype=real)
     excess = score - expect(limit, both.n_detected, usual.log_detected)
@@ -224,7 +199,7 @@ def fit_limit(held_out: list[HeldOut], usual: Usual, weights: NDArray[np.float32
     missing = max(0.0, *(quantile(part, np.ones(len(part)), KEPT_FRACTION) for part in parts))
     # A hair more: rounding to single precision must not put a cell that is at the limit outside.
     limit = (limit + real(missing + 1e-3)).astype(real)
-    return Scale(usual, weights, limit, score[:n] <= expect(limit, measured.n_detected, usual.log_detected))
+    return Scale(usual, limit, score[:n] <= expect(limit, measured.n_detected, usual.log_detected))
 
 
 def compute_tents(signs: Signs, knots: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -35,7 +35,7 @@ from scrcl_infer.contract import (
     SpatialSpec,
 )
 from scrcl_infer.encoder import CONTRACT_ID_KEY
-from scrcl_infer.strangeness import Spaces, add_signs, compute_signs
+from scrcl_infer.strangeness import Spaces, Usual, add_signs, compute_signs
 
 OPSET = 18
 TARGET_SUM = 10_000.0
@@ -195,7 +195,8 @@ def usual_of(rejection: Rejection, expected: Weights, counts: NDArray[np.float32
         spread=np.stack([spread, spread]).astype(np.float32),
         weights=rejection.weights[:2],
     )
-    score = add_signs(signs, np.count_nonzero(counts, axis=1), flat)
+    usual = Usual(flat.log_detected, flat.median, flat.spread, flat.weights)
+    score = add_signs(signs, np.count_nonzero(counts, axis=1), usual)
     return replace(flat, limit=np.full(2, np.quantile(score, 0.9) + 6, np.float32))
 
 

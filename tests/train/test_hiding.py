@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from scrcl_infer.strangeness import Usual
 from scrcl_train.calibration import choose_folds
 from scrcl_train.distil import Targets, distil
 from scrcl_train.hiding import (
@@ -27,11 +28,12 @@ from scrcl_train.hiding import (
     deal_groups,
     hide,
 )
-from scrcl_train.rejection import HeldOut, Signs, Usual
+from scrcl_train.rejection import HeldOut, Signs
 from scrcl_train.student import Student
 from tests.student_case import QUICK, make_targets, make_world
 
-FLAT = Usual(np.array([0, 1, 2], np.float32), np.zeros((3, 4), np.float32), np.ones((3, 4), np.float32))
+EVEN = np.ones((3, 4), np.float32)
+FLAT = Usual(np.array([0, 1, 2], np.float32), np.zeros((3, 4), np.float32), EVEN, EVEN)
 """Under which signs are as they are."""
 
 
@@ -133,11 +135,11 @@ def test_the_usual_weight_stays_where_little_was_hidden_or_none_is_better() -> N
 @settings(max_examples=30, deadline=None)
 def test_the_auroc_is_the_mean_share_of_pairs_in_the_right_order(seed: int, distance: float) -> None:
     known, *hidden = draw(0, 0, seed, 30), draw(distance, 0, seed + 1, 20), draw(2, 0, seed + 2, 5)
-    weights = np.full((3, 4), 0.5, np.float32)
-    found = compute_auroc([Hidden(as_measured(known), tuple(map(as_measured, hidden)))], FLAT, weights)
-    pairs = [(one.sum(axis=1)[:, None] > known.sum(axis=1)[None, :]).mean() for one in hidden]
+    doubted = FLAT._replace(weights=np.array([[1, 1, 1, 2]] * 3, np.float32))
+    found = compute_auroc([Hidden(as_measured(known), tuple(map(as_measured, hidden)))], doubted)
+    pairs = [count_pairs(known, one, 2) for one in hidden]
     assert found == pytest.approx(np.mean(pairs))
-    assert compute_auroc([], FLAT, weights) is None
+    assert compute_auroc([], FLAT) is None
 
 
 @pytest.mark.parametrize("labelled", [True, False])

@@ -31,7 +31,7 @@ from scrcl_train.rejection import (
 )
 from scrcl_train.student import Student, predict
 from scrcl_train.student_input import fit_input_directions, take_roots
-from tests.make_bundle import random_rejection, tiny_bundle
+from tests.make_bundle import tiny_bundle
 from tests.student_case import QUICK, World, make_targets, make_world, teach
 
 
@@ -113,7 +113,8 @@ def draw(n: int, seed: int) -> Signs:
 
 def fit(parts: list[HeldOut]) -> Scale:
     usual = fit_usual(parts)
-    return fit_limit(parts, usual, np.linspace(0.5, 1, usual.median.size, dtype=np.float32).reshape(-1, N_SIGNS))
+    weights = np.linspace(0.5, 1, usual.median.size, dtype=np.float32).reshape(-1, N_SIGNS)
+    return fit_limit(parts, usual._replace(weights=weights))
 
 
 @given(seed=st.integers(0, 1000), n=st.integers(1, 400))
@@ -130,9 +131,9 @@ def test_95_percent_are_kept_of_those_measured_and_of_those_changed(seed: int, n
 
 
 def excess(cells: Signs, parts: list[HeldOut]) -> NDArray[np.float64]:
-    known = fit(parts).complete(random_rejection(4, 3))
-    limit = expect(known.limit, cells.n_detected, known.log_detected)
-    return add_signs(cells.values, cells.n_detected, known) - limit
+    scale = fit(parts)
+    limit = expect(scale.limit, cells.n_detected, scale.usual.log_detected)
+    return add_signs(cells.values, cells.n_detected, scale.usual) - limit
 
 
 def test_about_as_many_are_kept_at_every_depth() -> None:
