@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from scrcl_infer.contract import Centroids, GeneGraph, Golden, Rejection
 from scrcl_infer.errors import BundleIntegrityError
+from scrcl_infer.parts import Centroids, GeneGraph, Golden, HeldOutAnswers, Rejection
 
-_Arrays = TypeVar("_Arrays", Centroids, GeneGraph, Golden, Rejection)
+_Arrays = TypeVar("_Arrays", Centroids, GeneGraph, Golden, HeldOutAnswers, Rejection)
 GET_AGAIN = "The bundle was changed or damaged: get it again from where it came from."
 
 
-def to_npz(arrays: Centroids | GeneGraph | Golden | Rejection) -> bytes:
+def to_npz(arrays: Centroids | GeneGraph | Golden | HeldOutAnswers | Rejection) -> bytes:
     """Return the fields of a part of a bundle as an `.npz` file; the same arrays give the same bytes."""
     # np.savez stamps the time of day, and deflate's output depends on the zlib at hand: neither is used.
     buffer = io.BytesIO()

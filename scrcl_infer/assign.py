@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from scrcl_infer.contract import Manifest, Rejection
+from scrcl_infer.contract import Manifest
 from scrcl_infer.errors import BundleIntegrityError
 from scrcl_infer.levels import compute_level_confidence
+from scrcl_infer.parts import Rejection
 from scrcl_infer.result import AssignedBlock
 from scrcl_infer.strangeness import Spaces, compute_strangeness
 
@@ -102,13 +103,37 @@ def compute_type_posterior(
     temperature = manifest.calibration.temperature
     if has_types(log_type_posterior):
         return apply_temperature(log_type_posterior, temperature)
+    return apply_temperature(
+        add_populations(log_posterior, type_of_population(manifest), len(manifest.cell_types)), temperature
+    )
+
+
+def add_populations(
+    log_posterior: NDArray[np.float32], type_of_population: NDArray[np.integer], n_types: int
+) -> NDArray[np.float64]:
+    """Add the probabilities of each type's populations up.
+
+    Parameters
+    ----------
+    log_posterior
+        (N, K) over populations.
+    type_of_population
+        (K,) index of each population's type.
+    n_types
+        T.
+
+    Returns
+    -------
+    NDArray
+        (N, T) natural log; minus infinity for a type without populations.
+    """
     by_population = apply_temperature(log_posterior, 1.0)
-    posterior = np.zeros((len(by_population), len(manifest.cell_types)))
+    posterior = np.zeros((len(by_population), n_types))
     # One column after the other: a matrix product would add in an order that depends on the number of rows.
-    for column, of_type in enumerate(type_of_population(manifest)):
+    for column, of_type in enumerate(type_of_population):
         posterior[:, of_type] += by_population[:, column]
-    with np.errstate(divide="ignore"):  # a type without populations has a probability of zero
-        return apply_temperature(np.log(posterior), temperature)
+    with np.errstate(divide="ignore"):
+        return np.log(posterior)
 
 
 def has_types(log_type_posterior: NDArray[np.float32] | None) -> TypeGuard[NDArray[np.float32]]:

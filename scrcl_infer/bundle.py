@@ -16,19 +16,9 @@ from pathlib import Path
 
 from scrcl_infer.arrays import GET_AGAIN, from_npz, rejection_without_doubt, to_npz
 from scrcl_infer.consistency import check_consistent
-from scrcl_infer.contract import (
-    FILES,
-    OLDEST_SCHEMA_VERSION,
-    SCHEMA_VERSION,
-    Bundle,
-    Centroids,
-    FileEntry,
-    GeneGraph,
-    Golden,
-    Manifest,
-    Rejection,
-)
+from scrcl_infer.contract import FILES, OLDEST_SCHEMA_VERSION, SCHEMA_VERSION, Bundle, FileEntry, Manifest
 from scrcl_infer.errors import BundleIntegrityError, BundleNotFoundError, BundleSchemaError, OutputError
+from scrcl_infer.parts import Centroids, GeneGraph, Golden, HeldOutAnswers, Rejection
 
 _LISTED = tuple(name for name in FILES if name != FILES.manifest)
 REJECTION_SCHEMA, DOUBT_SCHEMA = 3, 4
@@ -75,6 +65,8 @@ def write_bundle(bundle: Bundle, folder: Path, *, force: bool = False) -> Path:
     }
     if bundle.rejection is not None:
         contents[FILES.rejection] = to_npz(bundle.rejection)
+    if bundle.held_out is not None:
+        contents[FILES.held_out] = to_npz(bundle.held_out)
     entries = {name: FileEntry(hashlib.sha256(data).hexdigest(), len(data)) for name, data in contents.items()}
     contents[FILES.manifest] = _manifest_bytes(dataclasses.replace(bundle.manifest, files=entries))
     token = secrets.token_hex(4)
@@ -109,7 +101,7 @@ def read_bundle(folder: Path) -> Bundle:
         A file is missing or changed, or does not fit the manifest; the text names it.
     """
     manifest = read_manifest(folder)
-    if set(manifest.files) | {FILES.rejection} != set(_LISTED):
+    if set(manifest.files) | {FILES.rejection, FILES.held_out} != set(_LISTED):
         msg = f"{folder / FILES.manifest}: lists the files {sorted(manifest.files)}, expected {sorted(_LISTED)}."
         raise BundleSchemaError(msg)
     data = {name: _read_checked(folder / name, entry) for name, entry in manifest.files.items()}
@@ -122,6 +114,9 @@ def read_bundle(folder: Path) -> Bundle:
             golden=from_npz(data[FILES.golden], Golden, FILES.golden),
             card=data[FILES.card].decode(),
             rejection=_read_rejection(data, manifest),
+            held_out=(
+                from_npz(data[FILES.held_out], HeldOutAnswers, FILES.held_out) if FILES.held_out in data else None
+            ),
         )
         check_consistent(bundle)
     except BundleIntegrityError as error:

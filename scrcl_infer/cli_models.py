@@ -153,6 +153,11 @@ def name_cli(
         typer.echo(
             f"{PROG}: warning: the old names' ontology ids were not kept for {names}: give them in the table.", err=True
         )
+    before, after = renamed.temperatures
+    if before != after:
+        typer.echo(
+            f"Populations were put together: calibrated anew, temperature {before:.2f} -> {after:.2f}.", err=True
+        )
     typer.echo(renamed.folder)
 
 

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from scrcl_infer.contract import FILES, UNKNOWN, Bundle, Golden, Manifest, Rejection
+from scrcl_infer.contract import FILES, UNKNOWN, Bundle, Manifest
 from scrcl_infer.errors import BundleIntegrityError
 from scrcl_infer.levels import find_level_problems
 from scrcl_infer.ontology import find_problem
+from scrcl_infer.parts import Golden, Rejection
 
 
 def check_consistent(bundle: Bundle) -> None:
@@ -24,7 +25,7 @@ def check_consistent(bundle: Bundle) -> None:
         The text lists every disagreement: where, what was found, what was expected.
     """
     problems = [*_manifest_problems(bundle.manifest), *_array_problems(bundle), *_graph_problems(bundle)]
-    problems += _rejection_problems(bundle.rejection)
+    problems += [*_rejection_problems(bundle.rejection), *_held_out_problems(bundle)]
     if problems:
         msg = "the parts of the bundle do not fit together: " + "; ".join(problems) + ". Export the model again."
         raise BundleIntegrityError(msg)
@@ -84,6 +85,13 @@ def _array_problems(bundle: Bundle) -> Iterator[str]:
             "log_detected": (m,), "median": (m, 4), "spread": (m, 4), "weights": (m, 4), "limit": (m,),
         }  # fmt: skip
         wanted += [(f"{FILES.rejection}/{name}", getattr(rejection, name), shapes[name], real) for name in shapes]
+    if (held_out := bundle.held_out) is not None:
+        n_held_out = len(held_out.population)
+        wanted += [
+            (f"{FILES.held_out}/log_posterior", held_out.log_posterior, (n_held_out, k), real),
+            (f"{FILES.held_out}/population", held_out.population, (n_held_out,), whole),
+            (f"{FILES.held_out}/within", held_out.within, (n_held_out,), np.dtype(np.bool_)),
+        ]
     widths = {"counts": n_genes, "library_size": 1, "embedding": d, "log_posterior": k, "map": 2}
     for item in dataclasses.fields(Golden):
         shape = (len(golden.counts), widths.get(item.name, spec.n_types))
@@ -112,6 +120,19 @@ def _rejection_problems(rejection: Rejection | None) -> Iterator[str]:
             yield f"{FILES.rejection}/{name} is not above 0"
     if np.any(rejection.weights < 0):
         yield f"{FILES.rejection}/weights holds a value below 0"
+
+
+def _held_out_problems(bundle: Bundle) -> Iterator[str]:
+    """Yield what new names could not be calibrated by."""
+    if (held_out := bundle.held_out) is None:
+        return
+    spec = bundle.manifest.encoder
+    if spec.n_types:
+        yield f"{FILES.held_out} is there, expected none with a type head"
+    if not (held_out.log_posterior.size and np.isfinite(held_out.log_posterior).all()):
+        yield f"{FILES.held_out}/log_posterior is empty or holds values that are not finite"
+    if np.any((held_out.population < 0) | (held_out.population >= spec.n_populations)):
+        yield f"{FILES.held_out}/population goes beyond 0 to {spec.n_populations - 1}"
 
 
 def _graph_problems(bundle: Bundle) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Give the types of a bundle other names: a new bundle with new checksums, the same encoder to the byte.
 
 Types that follow from populations can be merged under one name, for their probabilities add up. Types of a type head
-were learned apart and stay apart.
+were learned apart and stay apart. Where types are put together otherwise than before, temperature and threshold are
+fitted anew to the held-out cells' answers that the bundle keeps.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from scrcl_infer.assign import type_of_population
 from scrcl_infer.bundle import bundle_sha256, check_folder, read_bundle, write_bundle
-from scrcl_infer.card_tables import replace_tables
+from scrcl_infer.card_sections import replace_sections
 from scrcl_infer.contract import SCHEMA_VERSION, UNKNOWN, Bundle, CellType, Manifest, Population
 from scrcl_infer.errors import InputError, OutputError
 from scrcl_infer.ontology import find_problem
 from scrcl_infer.tables import read_table
+from scrcl_infer.tempering import calibrate_types
 
 KINDS: tuple[Literal["population"], Literal["type"]] = ("population", "type")
 NAMES_HEADING = "## Names"
@@ -44,6 +47,8 @@ class Renamed:
     """Old and new name of each population or type that the table names."""
     dropped_ids: tuple[str, ...]
     """New names that lost the ontology id of the old name, for the table gives none."""
+    temperatures: tuple[float, float]
+    """Of the old bundle and of the new one; another where populations were put together."""
 
 
 def rename_bundle_folder(folder: Path, table: Path, new_folder: Path, *, force: bool = False) -> Renamed:
@@ -79,7 +84,8 @@ def rename_bundle_folder(folder: Path, table: Path, new_folder: Path, *, force: 
     old = read_bundle(folder)
     new, dropped = rename(old, names, sha256=bundle_sha256(folder), name=new_folder.name)
     written = write_bundle(new, new_folder, force=force)
-    return Renamed(written, tuple(names.names.items()), dropped)
+    temperatures = old.manifest.calibration.temperature, new.manifest.calibration.temperature
+    return Renamed(written, tuple(names.names.items()), dropped, temperatures)
 
 
 def read_name_table(path: Path) -> NameTable:
@@ -170,6 +176,8 @@ def rename(bundle: Bundle, table: NameTable, *, sha256: str, name: str) -> tuple
         cell_types=types,
         provenance=replace(manifest.provenance, renamed_from=sha256),
     )
+    together = type_of_population(manifest), type_of_population(new)
+    new = replace(new, calibration=calibrate_types(manifest.calibration, bundle.held_out, *together))
     dropped = {after for before, after in _old_types(manifest, table) if before in ids and after not in ids}
     return replace(bundle, manifest=new, card=_write_card(bundle.card, manifest, new, table)), tuple(sorted(dropped))
 
@@ -222,7 +230,7 @@ def _write_card(card: str, old: Manifest, new: Manifest, table: NameTable) -> st
     changes = "\n".join(f"- {table.kind} {before}: {after}" for before, after in table.names.items())
     section = (
         f"{NAMES_HEADING}\n\nThis is a renamed copy of the bundle '{old.name}' with sha256 "
-        f"`{new.provenance.renamed_from}`; the encoder is the same. The tables above have the new names, other text "
+        f"`{new.provenance.renamed_from}`; the encoder is the same. The sections above have the new names, other text "
         f"may have the old ones.\n\n{changes}\n"
     )
-    return f"{replace_tables(card, new).rstrip()}\n\n{section}"
+    return f"{replace_sections(card, new).rstrip()}\n\n{section}"

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from scrcl_infer.contract import Rejection
+from scrcl_infer.parts import Rejection
 
 EXACT_BITS = 53
 """Whole numbers up to 2^53 are exact in double precision."""
@@ -42,13 +42,13 @@ class Spaces(NamedTuple):
     embedding: NDArray[np.float32]
     """(N, D) unit rows."""
     components: NDArray[np.float32]
-    """(N, Q + 2) of the encoder's input; see `scrcl_infer.contract.Rejection`."""
+    """(N, Q + 2) of the encoder's input; see `scrcl_infer.parts.Rejection`."""
     log_posterior: NDArray[np.float32]
     """(N, C) over the classes, as the encoder gave it."""
 
 
 class Usual(NamedTuple):
-    """What is usual at each depth, and what the signs weigh; see `scrcl_infer.contract.Rejection` for the arrays."""
+    """What is usual at each depth, and what the signs weigh; see `scrcl_infer.parts.Rejection` for the arrays."""
 
     log_detected: NDArray[np.float32]
     median: NDArray[np.float32]

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrcl_infer.bundle import bundle_sha256, read_bundle, read_manifest
-from scrcl_infer.contract import TENSORS, Bundle, Golden, Manifest
+from scrcl_infer.contract import TENSORS, Bundle, Manifest
 from scrcl_infer.encoder import Encoder, EncoderOutput
 from scrcl_infer.errors import BundleError, BundleIntegrityError
+from scrcl_infer.parts import Golden
 from scrcl_infer.record import Record
 
 TOLERANCES = {TENSORS.embedding: 1e-5, TENSORS.log_posterior: 1e-3, TENSORS.map: 1e-3, TENSORS.log_type_posterior: 1e-3}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 
 import numpy as np
@@ -18,10 +18,12 @@ import torch
 from numpy.typing import NDArray
 
 from scrcl_infer.assign import apply_temperature
-from scrcl_infer.contract import Calibration, Rejection
+from scrcl_infer.contract import Calibration
+from scrcl_infer.parts import HeldOutAnswers, Rejection
+from scrcl_infer.tempering import choose_threshold, compute_kept, fit_temperature
 from scrcl_train.distil import DistilConfig, DistilEpoch, Targets, distil
 from scrcl_train.hiding import choose_weights, compute_auroc, deal_groups, hide
-from scrcl_train.rejection import KEPT_FRACTION, HeldOut, Scale, fit_classes, fit_limit, fit_usual, measure_held_out
+from scrcl_train.rejection import HeldOut, Scale, fit_classes, fit_limit, fit_usual, measure_held_out
 from scrcl_train.reliability import compute_calibration_error
 from scrcl_train.student import Prediction, Student, predict
 
@@ -31,11 +33,8 @@ ENOUGH_HELD_OUT = 300
 """Further folds are fitted until this many cells were held out: a 5 % quantile of fewer is noise."""
 MAX_FITS = 3
 """First students at most: small data must not take longer to calibrate than large."""
-UNSURE_AT_MOST, UNSURE_SHARE = 0.5, 0.01
-"""A probability below the threshold makes a cell unknown, however usual it looks. No more than this share of the
-held-out cells lies below it, and it never exceeds the first: a type that holds most of the probability counts."""
-TEMPERATURES = (1.0, 20.0)
-"""Never below 1: where no held-out cell is wrong the best temperature is 0, and new cells are harder than those."""
+MAX_KEPT = 2000
+"""Held-out cells of which the answers are kept in the bundle, drawn at random where there are more."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,8 @@ class Calibrated:
     calibration: Calibration
     scale: Scale | None
     """Of strangeness; None where no cell can be held out."""
+    held_out: HeldOutAnswers | None = None
+    """For types that populations are put together to later; None with labels, and where no cell can be held out."""
 
     def complete(self, classes: Rejection) -> Rejection | None:
         """Return the classes of the student that learned all cells with the scale; None where there is none."""
@@ -100,9 +101,10 @@ def calibrate(
     confidence = posterior.max(axis=1)
     error = compute_calibration_error(confidence, posterior.argmax(axis=1) == right) if labelled else None
     threshold = choose_threshold(confidence, scale.within)
-    kept = float(np.mean(scale.within & (confidence >= threshold)))
-    auroc = compute_auroc(hidden, usual)
-    return Calibrated(Calibration(temperature, threshold, kept, error, len(right), auroc), scale)
+    kept = compute_kept(confidence, scale.within, threshold)
+    calibration = Calibration(temperature, threshold, kept, error, len(right), compute_auroc(hidden, usual))
+    answers = None if labelled else _keep_some(HeldOutAnswers(log_posterior, right, scale.within), seed)
+    return Calibrated(calibration, scale, answers)
 
 
 def count_students(classes: NDArray[np.int64], *, seed: int = 0) -> int:
@@ -143,53 +145,11 @@ def choose_folds(truth: NDArray[np.int64], *, seed: int = 0) -> list[tuple[NDArr
     return [(np.flatnonzero(fold != f), cells) for f, cells in enumerate(held) if cells.size]
 
 
-def choose_threshold(confidence: NDArray[np.floating], within: NDArray[np.bool_]) -> float:
-    """Choose the probability below which cells are unknown that are not strange.
-
-    Parameters
-    ----------
-    confidence
-        (m,) calibrated probability of the best type of held-out cells.
-    within
-        (m,) whether they are within the limit of strangeness.
-
-    Returns
-    -------
-    float
-        At most `UNSURE_AT_MOST`, with at most `UNSURE_SHARE` of the cells below it, and so low that `KEPT_FRACTION` of
-        all cells are kept where as many are within the limit.
-    """
-    kept = np.sort(confidence[within])
-    spare = max(0, len(kept) - math.ceil(KEPT_FRACTION * len(confidence)))
-    n_below = min(spare, int(UNSURE_SHARE * len(confidence)))
-    return float(min(UNSURE_AT_MOST, kept[n_below])) if len(kept) > n_below else 0.0
-
-
-def fit_temperature(log_posterior: NDArray[np.float32], truth: NDArray[np.int64]) -> float:
-    r"""Fit the temperature T that minimises the mean negative log likelihood (Guo et al. 2017).
-
-    .. math:: -\frac{1}{m} \sum_i \log \mathrm{softmax}(l_i / T)_{y_i}
-
-    Parameters
-    ----------
-    log_posterior
-        (m, C)
-    truth
-        (m,) in [0, C).
-    """
-    from scipy.optimize import minimize_scalar
-    from scipy.special import logsumexp
-
-    logits = log_posterior.astype(np.float64)
-    chosen = logits[np.arange(truth.size), truth]
-
-    def loss(log_t: float) -> float:
-        t = math.exp(log_t)
-        return float(np.mean(logsumexp(logits / t, axis=1) - chosen / t))
-
-    bounds = (math.log(TEMPERATURES[0]), math.log(TEMPERATURES[1]))
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4})
-    return float(math.exp(found.x))
+def _keep_some(answers: HeldOutAnswers, seed: int) -> HeldOutAnswers:
+    """Return the answers for `MAX_KEPT` cells, in their order."""
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.permutation(len(answers.population))[:MAX_KEPT])
+    return HeldOutAnswers(*(getattr(answers, item.name)[rows] for item in fields(answers)))
 
 
 def _hold_out(

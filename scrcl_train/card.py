@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scrcl_infer.card_tables import write_populations, write_types
+from scrcl_infer.card_sections import write_figures, write_populations, write_types
 from scrcl_infer.contract import UNKNOWN, Manifest
 
 
@@ -16,7 +16,7 @@ def write_card(manifest: Manifest, *, notes: str = "") -> str:
     notes
         Markdown put before the limits, e.g. figures from an independent data set.
     """
-    parts = [_head(manifest), write_populations(manifest), write_types(manifest), _figures(manifest)]
+    parts = [_head(manifest), write_populations(manifest), write_types(manifest), write_figures(manifest)]
     if notes:
         parts.append(f"## Tested on other data\n\n{notes.strip()}")
     parts += [_limits(manifest), _origin(manifest)]
@@ -63,40 +63,6 @@ def _how(manifest: Manifest) -> str:
         f"({spatial.n_steps} steps over the {spatial.n_neighbors} nearest), so the input needs the places of the spots "
         "in\n`obsm['spatial']`, and `--section OBS_KEY` where it holds several sections."
     )
-
-
-def _figures(manifest: Manifest) -> str:
-    calibration, parity = manifest.calibration, manifest.parity
-    lines = ["## How well it does", ""]
-    if calibration.n_held_out:
-        lines.append(
-            f"On {calibration.n_held_out:,} training cells held out of a first fit, {calibration.kept_fraction:.1%} "
-            f"keep their answer; stranger cells, and those whose best type has a probability below "
-            f"{calibration.threshold:.3g}, are '{UNKNOWN}'."
-        )
-        if calibration.expected_calibration_error is not None:
-            lines.append(
-                f"Probabilities are off by {calibration.expected_calibration_error:.1%} on average (expected "
-                f"calibration error) at temperature {calibration.temperature:.3f}."
-            )
-        if calibration.hidden_auroc is not None:
-            classes = "types" if manifest.encoder.n_types else "populations"
-            lines.append(
-                f"{classes.capitalize()} were hidden from further fits in turn: strangeness told their cells from "
-                f"held-out cells of the other {classes} with an AUROC of {calibration.hidden_auroc:.3f} on average "
-                "(0.5 is chance)."
-            )
-        lines.append("Cells of another donor, laboratory or chemistry are harder than held-out cells of the same data.")
-    else:
-        lines.append(
-            "Nothing could be held out of so few cells: probabilities are not calibrated, no cell is rejected."
-        )
-    lines += [
-        "",
-        f"The exported encoder was compared with the trained network on {parity.n_cells:,} cells: embedding within "
-        f"{parity.max_abs_diff:.1e}, {parity.label_agreement:.0%} the same population and type.",
-    ]
-    return "\n".join(lines)
 
 
 def _limits(manifest: Manifest) -> str:

@@ -11,24 +11,23 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from scrcl_infer.assign import type_of_population
 from scrcl_infer.contract import (
     SCHEMA_VERSION,
     Bundle,
     Calibration,
     CellType,
-    Centroids,
     EncoderSpec,
-    GeneGraph,
     GeneTable,
-    Golden,
     LabelLevel,
     Manifest,
     Parity,
     Population,
     Provenance,
-    Rejection,
     SpatialSpec,
 )
+from scrcl_infer.parts import Centroids, GeneGraph, Golden, HeldOutAnswers, Rejection
+from scrcl_infer.tempering import calibrate_types
 from scrcl_train.card import write_card
 from scrcl_train.onnx_graph import OPSET, export_onnx
 from scrcl_train.parity import NearTieError, check_parity, run_onnx
@@ -54,11 +53,14 @@ class ModelParts:
     populations: tuple[Population, ...]
     cell_types: tuple[CellType, ...]
     calibration: Calibration
+    """Of the types of the type head, else of the populations."""
     provenance: Provenance
     centroids: Centroids
     gene_graph: GeneGraph
     rejection: Rejection | None = None
     """Without it no cell is unknown."""
+    held_out: HeldOutAnswers | None = None
+    """Without it, types that are put together from populations keep the populations' calibration."""
     spatial: SpatialSpec | None = None
     levels: tuple[LabelLevel, ...] = ()
     notes: str = ""  # Markdown for the card: figures on other data
@@ -111,13 +113,15 @@ def build_bundle(
         spatial=parts.spatial,
         levels=parts.levels,
     )
+    together = np.arange(student.n_populations), type_of_population(manifest)
+    manifest = replace(manifest, calibration=calibrate_types(parts.calibration, parts.held_out, *together))
     library = np.asarray(library_size, dtype=np.float32).reshape(-1, 1)
     chosen = _choose(counts.shape[0], PARITY_CELLS, seed)
     student, model, parity = _export_agreeing(student, manifest.contract_id, counts[chosen], library[chosen])
     manifest = replace(manifest, parity=parity)
     golden = make_golden(model, counts[chosen], library[chosen])
     card = write_card(manifest, notes=parts.notes)
-    return Bundle(manifest, model, parts.centroids, parts.gene_graph, golden, card, parts.rejection)
+    return Bundle(manifest, model, parts.centroids, parts.gene_graph, golden, card, parts.rejection, parts.held_out)
 
 
 def _export_agreeing(

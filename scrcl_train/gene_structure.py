@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from scrcl_infer.contract import GeneGraph
+from scrcl_infer.parts import GeneGraph
 from scrcl_train.student import Student
 from scrcl_train.student_input import log_normalise, take_roots
 

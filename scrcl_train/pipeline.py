@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import platform
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ from scrcl_train.calibration import calibrate, count_students
 from scrcl_train.checkpoint import note_asked
 from scrcl_train.data import TrainingData, add_gene_ids, read_training_data
 from scrcl_train.device import choose_device, keep_threads
-from scrcl_train.distil import DistilConfig, distil
+from scrcl_train.distil import DistilConfig, DistilEpoch, distil
 from scrcl_train.export import ModelParts, build_bundle
 from scrcl_train.features import Features, prepare_features
 from scrcl_train.gene_structure import compute_evidence, compute_gene_graph
@@ -38,7 +39,7 @@ from scrcl_train.options import TrainOptions
 from scrcl_train.place import compute_map
 from scrcl_train.populations import Populations, fit_centroids
 from scrcl_train.preflight import check_number, check_run
-from scrcl_train.progress import TrainProgress
+from scrcl_train.progress import Report, TrainProgress
 from scrcl_train.rejection import fit_classes
 from scrcl_train.student import predict
 from scrcl_train.trainer import Teacher, fit
@@ -191,25 +192,14 @@ def _teach_student(
     # Values that were logarithms once, or means of neighbours, are no counts: their depth cannot be drawn anew.
     recipe = DistilConfig(augment=AugmentConfig(thin=data.matrix.state == "counts" and spatial is None))
     n_students = count_students(targets.classes, seed=options.seed)
+    seed = options.seed
     with progress.epochs("Calibration", n_rounds=n_students) as report:
         calibrated = calibrate(
-            counts,
-            library_size,
-            targets,
-            config=recipe,
-            seed=options.seed,
-            device=device,
-            on_epoch=lambda log: report(log.epoch, log.losses, log.n_epochs),
+            counts, library_size, targets, config=recipe, seed=seed, device=device, on_epoch=partial(_tell, report)
         )
     with progress.epochs("Student") as report:
         student = distil(
-            counts,
-            library_size,
-            targets,
-            config=recipe,
-            seed=options.seed,
-            device=device,
-            on_epoch=lambda log: report(log.epoch, log.losses, log.n_epochs),
+            counts, library_size, targets, config=recipe, seed=seed, device=device, on_epoch=partial(_tell, report)
         )
     with progress.step("Exporting, comparing torch and onnxruntime"):
         answer = predict(student, counts, library_size)
@@ -230,10 +220,15 @@ def _teach_student(
                 populations.labels,
             ),
             rejection=calibrated.complete(fit_classes(answer, targets.classes)),
+            held_out=calibrated.held_out,
             spatial=spatial,
             notes=options.card_notes.read_text(encoding="utf-8") if options.card_notes else "",
         )
         return build_bundle(student, parts, counts, library_size, seed=options.seed)
+
+
+def _tell(report: Report, log: DistilEpoch) -> None:
+    report(log.epoch, log.losses, log.n_epochs)
 
 
 def _gene_table(data: TrainingData, features: Features, evidence: tuple[float, ...]) -> GeneTable:

@@ -14,8 +14,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from scrcl_infer.contract import Centroids
 from scrcl_infer.errors import TrainingError
+from scrcl_infer.parts import Centroids
 from scrcl_train.consensus import ConsensusTree, Views, average_neighbors, build_tree, make_embedding_views, unit_rows
 
 SMALLEST = 0.07

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
-from scrcl_infer.contract import Rejection
+from scrcl_infer.parts import Rejection
 from scrcl_infer.strangeness import (
     N_SIGNS,
     Spaces,
@@ -22,11 +22,10 @@ from scrcl_infer.strangeness import (
     compute_signs,
     expect,
 )
+from scrcl_infer.tempering import KEPT_FRACTION
 from scrcl_train.augment import AugmentConfig, CellSampler
 from scrcl_train.student import Prediction, Student, predict
 
-KEPT_FRACTION = 0.95
-"""Share of the held-out cells that is not to be called unknown, at every depth."""
 SHRINKAGE = 0.1
 """Of the covariance within classes towards the same variance in every direction: some classes have few cells."""
 N_KNOTS = 6
@@ -63,7 +62,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Scale:
-    """What turns signs into strangeness; see `scrcl_infer.contract.Rejection` for the arrays."""
+    """What turns signs into strangeness; see `scrcl_infer.parts.Rejection` for the arrays."""
 
     usual: Usual
     limit: NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""Make a tiny, valid bundle from a seed. `python -m tests.make_bundle FOLDER` writes it.
+"""Make a tiny, valid bundle from a seed. `python -m tests.make_bundle FOLDER` writes one without a type head.
 
 The encoder is a random network of the exported shape: the normalisation of raw counts, one hidden layer, the heads. The
 golden answers come from numpy, not from onnxruntime, so that a replay compares two implementations.
@@ -22,19 +22,16 @@ from scrcl_infer.contract import (
     Bundle,
     Calibration,
     CellType,
-    Centroids,
     EncoderSpec,
-    GeneGraph,
     GeneTable,
-    Golden,
     Manifest,
     Parity,
     Population,
     Provenance,
-    Rejection,
     SpatialSpec,
 )
 from scrcl_infer.encoder import CONTRACT_ID_KEY
+from scrcl_infer.parts import Centroids, GeneGraph, Golden, HeldOutAnswers, Rejection
 from scrcl_infer.strangeness import Spaces, Usual, add_signs, compute_signs
 
 OPSET = 18
@@ -180,7 +177,17 @@ def tiny_bundle(
         golden=Golden(counts=counts, library_size=library_size, **{"log_type_posterior": no_types} | expected),
         card="# tiny\n\nA random network for tests. It knows nothing about cells.\n",
         rejection=rejection,
+        held_out=None if n_types else random_answers(n_populations, seed=seed),
     )
+
+
+def random_answers(n_populations: int, *, seed: int = 0) -> HeldOutAnswers:
+    """Answers for 40 held-out cells, right for most."""
+    rng = np.random.default_rng(seed)
+    population = rng.integers(0, n_populations, 40)
+    logits = 3 * np.eye(n_populations)[population] + rng.normal(0, 2, (40, n_populations))
+    log_posterior = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return HeldOutAnswers(log_posterior.astype(np.float32), population, rng.random(40) < 0.95)
 
 
 def usual_of(rejection: Rejection, expected: Weights, counts: NDArray[np.float32]) -> Rejection:
@@ -261,4 +268,4 @@ def _manifest(n_genes: int, dim: int, n_populations: int, n_types: int, spatial:
 
 
 if __name__ == "__main__":
-    print(write_bundle(tiny_bundle(), Path(sys.argv[1])))
+    print(write_bundle(tiny_bundle(n_types=0), Path(sys.argv[1])))

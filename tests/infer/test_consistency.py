@@ -37,6 +37,23 @@ def test_a_bundle_needs_no_reference_for_rejection(tmp_path: Path) -> None:
     assert read_bundle(folder).rejection is None
 
 
+def test_answers_of_held_out_cells_fit_a_bundle_without_type_head_only() -> None:
+    blind = tiny_bundle(n_types=0)
+    assert blind.held_out is not None
+    wrong = {
+        "log_posterior is float32 (40, 4), expected float32 (40, 5)": {"log_posterior": np.zeros((40, 4), np.float32)},
+        "within is bool (39), expected bool (40)": {"within": np.ones(39, dtype=bool)},
+        "population goes beyond 0 to 4": {"population": np.full(40, 5)},
+        "holds values that are not finite": {"log_posterior": np.full((40, 5), -np.inf, np.float32)},
+    }
+    for text, arrays in wrong.items():
+        with pytest.raises(BundleIntegrityError) as caught:
+            check_consistent(change(blind, "held_out", dataclasses.replace(blind.held_out, **arrays)))
+        assert text in str(caught.value).replace(",)", ")")
+    with pytest.raises(BundleIntegrityError, match="expected none with a type head"):
+        check_consistent(change(tiny_bundle(), "held_out", blind.held_out))
+
+
 TINY = tiny_bundle()
 MANIFEST, GRAPH, GOLDEN = TINY.manifest, TINY.gene_graph, TINY.golden
 WRONG: dict[str, tuple[str, Any, str]] = {

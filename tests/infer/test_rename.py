@@ -15,6 +15,7 @@ from scrcl_infer.contract import FILES, SCHEMA_VERSION, LabelLevel
 from scrcl_infer.errors import InputError, OutputError
 from scrcl_infer.rename import Renamed, read_name_table, rename_bundle_folder
 from scrcl_infer.result import Assignment, AssignOptions
+from scrcl_infer.tempering import calibrate_types
 from scrcl_infer.verify import verify_bundle
 from tests.make_bundle import tiny_bundle
 
@@ -92,7 +93,8 @@ def test_the_encoder_stays_and_the_checksums_follow(blind: Path) -> None:
     bundle = read_bundle(blind / "new")
     assert bundle.manifest.provenance.renamed_from == old_sha
     assert bundle.manifest.name == "new"
-    assert renamed == Renamed(blind / "new", (("P1", "B cell"),), ())
+    assert renamed.changes == (("P1", "B cell"),)
+    assert renamed.dropped_ids == ()
 
 
 def test_types_of_a_head_are_renamed_in_place_and_answers_are_the_same_but_for_names(headed: Path) -> None:
@@ -135,6 +137,33 @@ def test_the_card_lists_the_new_types_and_says_what_was_done(blind: Path) -> Non
     assert card.count("## Populations") == card.count("## Types") == 1
     assert "| P1 | T cell | 100 |" in card
     assert "| B\\|cell |" not in card
+
+
+def test_types_put_together_are_calibrated_anew_and_the_card_says_so(blind: Path) -> None:
+    old = read_bundle(blind / "old")
+    assert old.held_out is not None
+    assert "temperature" not in old.card
+    renamed = rename(blind, "population,name\nP1,B cell\nP2,B cell\nP5,B cell\n")
+    new = read_bundle(blind / "new")
+    together = np.array([0, 0, 1, 2, 0])
+    before = np.array([0, 1, 2, 3, 0])
+    wanted = calibrate_types(old.manifest.calibration, old.held_out, before, together)
+    assert new.manifest.calibration == wanted
+    assert wanted.temperature != old.manifest.calibration.temperature
+    assert renamed.temperatures == (old.manifest.calibration.temperature, wanted.temperature)
+    assert f"On {len(old.held_out.population)} training cells" in new.card
+    np.testing.assert_array_equal(new.held_out.log_posterior, old.held_out.log_posterior)
+    # Taken apart again, the first calibration is found again but for the cells that it rests on.
+    (blind / "apart.csv").write_text("population,name\nP2,type B\nP1,type A\nP5,type A\n")
+    rename_bundle_folder(blind / "new", blind / "apart.csv", blind / "third")
+    third = read_bundle(blind / "third").manifest.calibration
+    assert third == calibrate_types(old.manifest.calibration, old.held_out, together, before)
+
+
+def test_a_name_alone_changes_no_calibration(blind: Path) -> None:
+    old = read_bundle(blind / "old").manifest.calibration
+    assert rename(blind, "population,name\nP2,B cell\n").temperatures == (old.temperature, old.temperature)
+    assert read_bundle(blind / "new").manifest.calibration == old
 
 
 def test_a_bundle_of_an_older_schema_becomes_one_of_the_newest(tmp_path: Path) -> None:

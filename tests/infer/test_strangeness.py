@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from scipy.special import log_softmax, logsumexp
 
-from scrcl_infer.contract import Rejection
+from scrcl_infer.parts import Rejection
 from scrcl_infer.strangeness import LEAST_DOUBT, Spaces, compute_doubt, compute_signs, compute_strangeness, expect
 from tests.make_bundle import N_COMPONENTS, random_rejection
 

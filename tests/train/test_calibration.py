@@ -1,4 +1,4 @@
-"""Temperature, threshold and folds against what they are defined to be."""
+"""Folds, and the calibration of a world whose truth is known."""
 
 from __future__ import annotations
 
@@ -8,72 +8,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
-from scipy.special import log_softmax, softmax
-from sklearn.metrics import log_loss
 
-from scrcl_infer.assign import apply_temperature
+from scrcl_infer.tempering import fit_temperature
+from scrcl_train import calibration
 from scrcl_train.calibration import (
     ENOUGH_HELD_OUT,
     MAX_FITS,
-    UNSURE_AT_MOST,
-    UNSURE_SHARE,
     calibrate,
     choose_folds,
-    choose_threshold,
     count_students,
-    fit_temperature,
 )
 from scrcl_train.distil import DistilEpoch
-from scrcl_train.rejection import KEPT_FRACTION
 from tests.student_case import QUICK, make_targets, make_world
 
 SHORT = replace(QUICK, min_steps=120)
-
-
-def draw(n: int, temperature: float, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Log posteriors that are `temperature` times too sure, and the truth."""
-    rng = np.random.default_rng(seed)
-    logits = rng.normal(0, 1.5, (n, 4))
-    truth = np.array([rng.choice(4, p=p) for p in softmax(logits, axis=1)])
-    return log_softmax(logits * temperature, axis=1).astype(np.float32), truth
-
-
-@given(seed=st.integers(0, 1000), n=st.integers(1, 600), inside=st.floats(0, 1), sharp=st.floats(0.2, 5))
-def test_few_cells_are_below_the_threshold_and_enough_are_kept(seed: int, n: int, inside: float, sharp: float) -> None:
-    rng = np.random.default_rng(seed)
-    confidence, within = rng.beta(sharp, 1, n), rng.random(n) < inside
-    threshold = choose_threshold(confidence, within)
-    kept = within & (confidence >= threshold)
-    assert 0 <= threshold <= UNSURE_AT_MOST
-    assert (within & ~kept).sum() <= UNSURE_SHARE * n
-    assert kept.mean() >= min(KEPT_FRACTION, within.mean())
-
-
-def test_the_threshold_is_as_high_as_it_may_be() -> None:
-    confidence, within = np.linspace(0.1, 1, 1000), np.ones(1000, dtype=bool)
-    assert choose_threshold(confidence, within) == confidence[10]
-    assert choose_threshold(confidence / 2 + 0.5, within) == UNSURE_AT_MOST
-
-
-@pytest.mark.parametrize("temperature", [1.3, 3.0])
-def test_a_known_temperature_is_found(temperature: float) -> None:
-    log_posterior, truth = draw(6000, temperature)
-    assert fit_temperature(log_posterior, truth) == pytest.approx(temperature, rel=0.08)
-
-
-def test_no_other_temperature_has_a_lower_log_loss() -> None:
-    log_posterior, truth = draw(400, 2.0)
-    best = fit_temperature(log_posterior, truth)
-    losses = {t: log_loss(truth, apply_temperature(log_posterior, t)) for t in (best, *np.geomspace(1, 10, 41))}
-    assert min(losses, key=losses.__getitem__) == best
-
-
-def test_answers_that_are_all_right_are_not_made_surer() -> None:
-    log_posterior = log_softmax(np.eye(3)[[0, 1, 2, 0]] * 5, axis=1).astype(np.float32)
-    assert fit_temperature(log_posterior, np.array([0, 1, 2, 0])) == pytest.approx(1.0, abs=1e-3)
-    too_modest, truth = draw(2000, 0.5)
-    assert fit_temperature(too_modest, truth) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_folds_hold_out_a_seventh_of_each_type() -> None:
@@ -131,6 +79,11 @@ def test_calibrating_a_world_whose_truth_is_known(*, labelled: bool) -> None:
         assert found.expected_calibration_error < 0.15
     assert found.hidden_auroc is not None
     assert found.hidden_auroc > 0.9
+    assert (calibrated.held_out is None) is labelled
+    if calibrated.held_out is not None:
+        # What is kept gives the calibration again: the answers are whole, and of the right cells.
+        assert fit_temperature(calibrated.held_out.log_posterior, calibrated.held_out.population) == found.temperature
+        assert calibrated.held_out.within.mean() >= found.kept_fraction
     without_a_type = 3
     assert sum(log.epoch == 1 for log in seen) == MAX_FITS + without_a_type == count_students(world.truth)
 
@@ -155,3 +108,14 @@ def test_nothing_is_rejected_where_nothing_can_be_held_out() -> None:
     found = calibrated.calibration
     assert calibrated.scale is None
     assert (found.temperature, found.threshold, found.kept_fraction, found.n_held_out) == (1.0, 0.0, 1.0, 0)
+
+
+def test_no_more_answers_are_kept_than_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "MAX_KEPT", 7)
+    world = make_world(100)
+    targets = make_targets(world, labelled=False)
+    found = calibrate(world.counts, world.library_size, targets, config=replace(QUICK, min_steps=8))
+    assert found.held_out is not None
+    assert found.held_out.log_posterior.shape == (7, targets.n_populations)
+    assert found.held_out.population.shape == found.held_out.within.shape == (7,)
+    assert found.calibration.n_held_out > 7

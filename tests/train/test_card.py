@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from scrcl_infer.card_tables import MAX_ROWS
+from scrcl_infer.card_sections import MAX_ROWS
 from scrcl_infer.contract import Calibration, Manifest, Population, SpatialSpec
 from scrcl_train.card import write_card
 from tests.student_case import make_small_bundle
