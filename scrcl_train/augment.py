@@ -62,22 +62,22 @@ class CellSampler:
     def sample(self, rows: Tensor, config: AugmentConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return counts (N, G) and library sizes (N, 1) of the cells `rows` (N,), thinned and with genes dropped.
 
-        Thinning draws Poisson(p x), one p for a cell; its library size is thinned alike.
+        Thinning draws Poisson(p x), one p for a cell; its library size is thinned alike. What is not thinned keeps its
+        library size, which is no sum where values were logarithms of another base or total than they are taken for.
         """
         n = rows.numel()
         lengths = self.starts[rows + 1] - self.starts[rows]  # (N,)
         cell = torch.repeat_interleave(torch.arange(n, device=self.home), lengths)  # (nnz,)
         before = lengths.cumsum(0) - lengths
         entry = torch.arange(cell.numel(), device=self.home) + (self.starts[rows] - before)[cell]
-        values, outside = self.values[entry], self.outside[rows]
+        values, library = self.values[entry], self.library[rows]
         if config.thin:
             kept = config.min_kept ** self._uniform(n, generator)
             values = torch.poisson(values * kept[cell], generator=generator)
-            outside = torch.poisson(outside * kept, generator=generator)
+            library = self._sum(values, cell, n) + torch.poisson(self.outside[rows] * kept, generator=generator)
         inside = self._sum(values, cell, n)
         lost = config.max_gene_dropout * self._uniform(n, generator)
         values = values * (self._uniform(values.numel(), generator) >= lost[cell])
-        library = inside + outside
         remaining = self._sum(values, cell, n) / inside.clamp(min=MIN_LIBRARY)
         shrinks = self._uniform(n, generator) < config.shrink_library
         library = torch.where(shrinks, library * remaining, library)

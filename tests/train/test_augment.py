@@ -106,9 +106,15 @@ def test_a_cell_without_counts_stays_one() -> None:
     assert np.isfinite(library).all()
 
 
-def test_a_library_below_the_counts_is_taken_as_the_counts() -> None:
-    _, library = draw(np.array([[5.0, 5.0]], dtype=np.float32), np.array([1.0], dtype=np.float32), STILL)
-    assert library.tolist() == [10.0]
+def test_a_library_below_the_counts_is_taken_as_the_counts_where_they_are_drawn_anew_and_else_stays() -> None:
+    # Logarithms of another base than they are taken for come to more than the total that they are said to have; the
+    # trained student will be given that total, and has to learn with it.
+    values, said = np.array([[5e7, 5e6]], dtype=np.float32), np.array([1e4], dtype=np.float32)
+    assert draw(values, said, STILL)[1].tolist() == [1e4]
+    _, drawn = draw(values, said, replace(STILL, thin=True, min_kept=1.0))
+    assert drawn[0] == pytest.approx(5.5e7, rel=1e-2)
+    shrunk, library = draw(values, said, replace(STILL, max_gene_dropout=0.9, shrink_library=1.0), times=50)
+    np.testing.assert_allclose(library, 1e4 * shrunk.sum(axis=1) / 5.5e7, rtol=1e-5)
 
 
 def test_the_same_seed_draws_the_same() -> None:

@@ -45,6 +45,16 @@ def test_it_knows_cells_at_a_fifth_of_the_depth_and_with_half_of_the_genes() -> 
     assert (answer.log_type_posterior.argmax(axis=1) == fresh.truth).mean() > 0.8
 
 
+def test_values_that_come_to_more_than_their_total_are_learned_with_the_total_they_will_come_with() -> None:
+    """Logarithms of another base than they are taken for: 800 times what the cells are said to have been scaled to."""
+    world = make_world()
+    scaled, said = sp.csr_matrix(world.counts * 800), np.full_like(world.library_size, world.counts.sum(axis=1).mean())
+    config = replace(QUICK, augment=replace(QUICK.augment, thin=False))
+    student = distil(scaled, said, make_targets(world, labelled=False), config=config)
+    agreement = predict(student, scaled, said).log_posterior.argmax(axis=1) == world.truth
+    assert agreement.mean() > 0.95
+
+
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
     world = make_world(80)
     targets = make_targets(world, labelled=True)
