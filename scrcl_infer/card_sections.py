@@ -54,9 +54,9 @@ def write_figures(manifest: Manifest) -> str:
     lines = [FIGURES, ""]
     if calibration.n_held_out:
         lines.append(
-            f"On {calibration.n_held_out:,} training cells held out of a first fit, {calibration.kept_fraction:.1%} "
-            f"keep their answer; stranger cells, and those whose best type has a probability below "
-            f"{calibration.threshold:.3g}, are '{UNKNOWN}'."
+            f"Of {calibration.n_held_out:,} training cells held out of a first fit, {_right(manifest)}"
+            f"{calibration.kept_fraction:.1%} keep their answer; stranger cells, and those whose best type has a "
+            f"probability below {calibration.threshold:.3g}, are '{UNKNOWN}'."
         )
         if calibration.expected_calibration_error is not None:
             lines.append(
@@ -81,6 +81,14 @@ def write_figures(manifest: Manifest) -> str:
         f"{parity.max_abs_diff:.1e}, {parity.label_agreement:.0%} the same population and type.",
     ]
     return "\n".join(lines)
+
+
+def _right(manifest: Manifest) -> str:
+    share = manifest.calibration.accuracy
+    if share is None:
+        return ""
+    what = "the type of their label" if manifest.encoder.n_types else "the type of the population found for them"
+    return f"{share:.1%} get {what}, and "
 
 
 def replace_sections(card: str, manifest: Manifest) -> str:

@@ -76,7 +76,7 @@ def show_cli(model: ModelArgument, as_json: JsonOption = False) -> None:
     origin, spec, spatial = manifest.provenance, manifest.encoder, manifest.spatial
     probability = f"cells of a probability below {manifest.calibration.threshold:.3g}"
     rejects = probability if bundle.rejection is None else f"strange cells, and {probability}"
-    auroc = manifest.calibration.hidden_auroc
+    auroc, accuracy = manifest.calibration.hidden_auroc, manifest.calibration.accuracy
     told = "" if auroc is None else f"; classes hidden in training were told with an AUROC of {auroc:.2f}"
     lines = [
         f"name         {manifest.name}",
@@ -93,6 +93,7 @@ def show_cli(model: ModelArgument, as_json: JsonOption = False) -> None:
             else []
         ),
         *(f"level        {level.key}: {', '.join(sorted(set(level.names)))}" for level in manifest.levels),
+        *([f"accuracy     {accuracy:.1%} of {manifest.calibration.n_held_out} held-out cells"] if accuracy else []),
         f"rejects      {rejects}; {manifest.calibration.kept_fraction:.1%} of held-out training cells are kept{told}",
         f"trained on   {origin.data_name}: {origin.n_cells} cells, preset {origin.preset}, seed {origin.seed}",
         f"data licence {origin.data_licence}",

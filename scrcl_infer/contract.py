@@ -156,6 +156,9 @@ class Calibration(Record):
     n_held_out: int = 0
     hidden_auroc: float | None = None
     """Of strangeness, classes hidden from a student against held-out cells; mean over classes, None where none was."""
+    accuracy: float | None = None
+    """Share of the held-out training cells whose best type is their label, or without labels that of the population
+    that was found for them; None in bundles of schemas 1 to 4."""
 
 
 @dataclass(frozen=True)

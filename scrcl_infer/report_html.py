@@ -167,6 +167,8 @@ def _histogram(sketch: Sketch | None) -> str:
 def _calibration(calibration: Calibration, report: dict[str, Any]) -> str:
     error = calibration.expected_calibration_error
     measured = f" Their expected calibration error was {error:.3f}." if error is not None else ""
+    if calibration.accuracy is not None:
+        measured = f" {calibration.accuracy:.1%} of them were given their type.{measured}"
     voted = (
         " The vote of neighbours pooled confidences, which are not calibrated anew after it."
         if "vote" in report

@@ -52,12 +52,14 @@ def calibrate_types(
     temperature = fit_temperature(np.maximum(log_posterior, LEAST_LOG), after[held_out.population])
     confidence = apply_temperature(log_posterior, temperature).max(axis=1)
     threshold = choose_threshold(confidence, held_out.within)
+    right = log_posterior.argmax(axis=1) == after[held_out.population]
     return replace(
         calibration,
         temperature=temperature,
         threshold=threshold,
         kept_fraction=compute_kept(confidence, held_out.within, threshold),
         n_held_out=len(confidence),
+        accuracy=float(right.mean()),
     )
 
 

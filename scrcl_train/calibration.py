@@ -99,10 +99,12 @@ def calibrate(
     scale = fit_limit(signs, usual)
     posterior = apply_temperature(log_posterior, temperature)
     confidence = posterior.max(axis=1)
-    error = compute_calibration_error(confidence, posterior.argmax(axis=1) == right) if labelled else None
+    hits = posterior.argmax(axis=1) == right
+    error = compute_calibration_error(confidence, hits) if labelled else None
     threshold = choose_threshold(confidence, scale.within)
     kept = compute_kept(confidence, scale.within, threshold)
-    calibration = Calibration(temperature, threshold, kept, error, len(right), compute_auroc(hidden, usual))
+    auroc, accuracy = compute_auroc(hidden, usual), float(hits.mean())
+    calibration = Calibration(temperature, threshold, kept, error, len(right), auroc, accuracy)
     answers = None if labelled else _keep_some(HeldOutAnswers(log_posterior, right, scale.within), seed)
     return Calibrated(calibration, scale, answers)
 

@@ -243,7 +243,9 @@ def _summary(result: TrainResult, write_h5ad: Path | None) -> str:
     lines = [
         f"{len(manifest.populations)} populations, {len(manifest.cell_types)} types; torch and onnxruntime differ by "
         f"{manifest.parity.max_abs_diff:.1e} at most over {manifest.parity.n_cells:,} cells, labels agree.",
-        f"Held-out training cells: {calibration.kept_fraction:.1%} keep their answer"
+        "Held-out training cells: "
+        + ("" if calibration.accuracy is None else f"{calibration.accuracy:.1%} are given their type, ")
+        + f"{calibration.kept_fraction:.1%} keep their answer"
         + ("." if error is None else f", calibration error {error:.3f}."),
         *result.naming,
         f"Model:        {result.folder}",

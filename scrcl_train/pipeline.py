@@ -29,7 +29,7 @@ from scrcl_train.calibration import calibrate, count_students
 from scrcl_train.checkpoint import note_asked
 from scrcl_train.data import TrainingData, add_gene_ids, read_training_data
 from scrcl_train.device import choose_device, keep_threads
-from scrcl_train.distil import DistilConfig, DistilEpoch, distil
+from scrcl_train.distil import DistilConfig, DistilEpoch, Targets, distil
 from scrcl_train.export import ModelParts, build_bundle
 from scrcl_train.features import Features, prepare_features
 from scrcl_train.gene_structure import compute_evidence, compute_gene_graph
@@ -41,7 +41,7 @@ from scrcl_train.populations import Populations, fit_centroids
 from scrcl_train.preflight import check_number, check_run
 from scrcl_train.progress import Report, TrainProgress
 from scrcl_train.rejection import fit_classes
-from scrcl_train.student import predict
+from scrcl_train.student import Prediction, predict
 from scrcl_train.trainer import Teacher, fit
 from scrcl_train.write import TrainingAnswers, write_training_h5ad
 
@@ -54,6 +54,8 @@ logger = logging.getLogger(__name__)
 ASKED_OPTIONS = ("batch_key", "section_key", "n_populations", "label_keys", "layer", "input_state", "gene_column")
 """Fields of `TrainOptions` that `run.json` keeps beside the teacher's settings."""
 VERSIONS_KEPT = ("scrcl", "torch", "numpy", "scikit-learn", "scanpy", "onnx", "onnxruntime")
+WELL_LEARNED = 0.8
+"""Of the training cells' populations the student gives nearly all again; below this share it is warned of."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,7 @@ def _teach_student(
         )
     with progress.step("Exporting, comparing torch and onnxruntime"):
         answer = predict(student, counts, library_size)
+        _check_learned(answer, targets, progress)
         parts = ModelParts(
             name=name,
             genes=_gene_table(data, found.features, compute_evidence(student, counts, library_size)),
@@ -229,6 +232,19 @@ def _teach_student(
 
 def _tell(report: Report, log: DistilEpoch) -> None:
     report(log.epoch, log.losses, log.n_epochs)
+
+
+def _check_learned(answer: Prediction, targets: Targets, progress: TrainProgress) -> None:
+    """Say how well the student stands for what was found, and warn where it does not."""
+    learned = float(np.mean(answer.log_posterior.argmax(axis=1) == targets.populations))
+    told = f"The encoder gives {learned:.1%} of the training cells the population that was found for them"
+    progress.say(f"{told}.")
+    if learned < WELL_LEARNED:
+        logger.warning(
+            "%s: its answers do not stand for these populations. Ask for fewer (-k), and check what the values are "
+            "(--input-state).",
+            told,
+        )
 
 
 def _gene_table(data: TrainingData, features: Features, evidence: tuple[float, ...]) -> GeneTable:

@@ -95,6 +95,7 @@ def test_types_get_the_temperature_of_types_and_not_that_of_their_populations() 
     assert new.threshold == pytest.approx(choose_threshold(confidence, held_out.within), abs=1e-6)
     assert new.kept_fraction == pytest.approx((held_out.within & (confidence >= new.threshold - 1e-9)).mean())
     assert (new.n_held_out, new.hidden_auroc) == (3000, 0.9)
+    assert new.accuracy == (by_type.argmax(axis=1) == truth).mean()
     # Now a cell is right as often as it says.
     right = by_type.argmax(axis=1) == truth
     assert confidence.mean() == pytest.approx(right.mean(), abs=0.02)

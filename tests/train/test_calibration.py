@@ -72,6 +72,8 @@ def test_calibrating_a_world_whose_truth_is_known(*, labelled: bool) -> None:
     )
     found = calibrated.calibration
     assert found.n_held_out == 60
+    assert found.accuracy is not None
+    assert found.accuracy > 0.9
     assert 0.95 <= found.kept_fraction <= 1
     assert calibrated.scale is not None
     assert (found.expected_calibration_error is None) is not labelled

@@ -47,9 +47,17 @@ def test_its_tables_are_the_manifests(manifest: Manifest) -> None:
 
 def test_its_figures_are_the_manifests(manifest: Manifest) -> None:
     card = write_card(manifest)
-    assert "On 52 training cells held out of a first fit, 95.0% keep their answer" in card
+    assert "Of 52 training cells held out of a first fit, 95.0% keep their answer" in card
     assert "Probabilities are off by 2.0%" in card
     assert f"embedding within {manifest.parity.max_abs_diff:.1e}, 100%" in card.replace("\n", " ")
+
+
+def test_it_says_how_many_held_out_cells_were_right(manifest: Manifest) -> None:
+    told = replace(manifest.calibration, accuracy=0.877)
+    card = write_card(replace(manifest, calibration=told))
+    assert "first fit, 87.7% get the type of their label, and 95.0% keep" in card
+    unlabelled = write_card(replace(make_small_bundle(labelled=False).manifest, calibration=told))
+    assert "87.7% get the type of the population found for them, and" in unlabelled
 
 
 def test_without_labels_there_is_no_table_of_types() -> None:

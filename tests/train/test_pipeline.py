@@ -23,6 +23,9 @@ from scrcl_train.options import TrainOptions
 from scrcl_train.pipeline import TrainResult, train
 from scrcl_train.preflight import check_run
 from scrcl_train.presets import get_preset
+from scrcl_train.progress import TrainProgress
+from scrcl_train.student import predict
+from tests.student_case import make_targets, make_world, teach
 
 OPTIONS = TrainOptions(config=get_preset("default", epochs=20), label_keys=("cell_type",), n_populations=6, seed=0)
 
@@ -162,3 +165,13 @@ def test_outputs_are_refused_before_any_work(cells: Path, result: TrainResult, t
     with pytest.raises(InputError, match=r"no file .*table\.csv"):
         train(cells, tmp_path / "new", replace(OPTIONS, gene_ids=tmp_path / "table.csv"))
     assert not (tmp_path / "new.run").exists()
+
+
+def test_a_student_that_did_not_learn_the_populations_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    targets = make_targets(make_world(), labelled=False)
+    good = predict(teach(labelled=False)[1], make_world().counts, make_world().library_size)
+    pipeline._check_learned(good, targets, TrainProgress())
+    assert not caplog.text
+    pipeline._check_learned(replace(good, log_posterior=good.log_posterior[::-1]), targets, TrainProgress())
+    assert "do not stand for these populations" in caplog.text
+    assert "--input-state" in caplog.text
