@@ -6,6 +6,7 @@ values are the same bytes whatever the block size and the number of threads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -36,7 +37,7 @@ class RowBlock:
     library_size: NDArray[np.float32]
     """(N, 1) total over all columns but those left out."""
     inverted: bool = False
-    """Whether log1p was taken back while reading."""
+    """Whether logarithms were taken back while reading."""
 
 
 def iter_blocks(
@@ -47,7 +48,7 @@ def iter_blocks(
     columns: NDArray[np.int32] | None,
     n_columns: int,
     threads: int,
-    log1p: bool = False,
+    log_base: float | None = None,
 ) -> Iterator[RowBlock]:
     """Yield all cells in order as dense blocks of the wanted columns, in constant memory.
 
@@ -66,8 +67,8 @@ def iter_blocks(
         Width of the output.
     threads
         CPUs to use.
-    log1p
-        The matrix holds log1p of something additive: take `expm1` of each value before anything is summed.
+    log_base
+        The matrix holds logarithms to this base of 1 and something additive: take them back before anything is summed.
 
     Raises
     ------
@@ -80,7 +81,7 @@ def iter_blocks(
     n_cells, n_genes = handle.shape
     if columns is None:
         columns = np.arange(n_genes, dtype=np.int32)
-    fill = _Filler(source, where, columns=columns, n_columns=n_columns, log1p=log1p)
+    fill = _Filler(source, where, columns=columns, n_columns=n_columns, log_base=log_base)
     counts, library = _empty(min(block_size, n_cells), n_columns)
     start = n_filled = 0
     for part in handle.iter_parts(threads=threads):
@@ -92,7 +93,7 @@ def iter_blocks(
             library[n_filled : n_filled + step, 0] = library_part[at : at + step]
             at, n_filled = at + step, n_filled + step
             if n_filled == len(counts):
-                yield RowBlock(start, counts, library, inverted=log1p)
+                yield RowBlock(start, counts, library, inverted=log_base is not None)
                 start, n_filled = start + n_filled, 0
                 counts, library = _empty(min(block_size, n_cells - start), n_columns)
 
@@ -124,11 +125,20 @@ def iter_csr_blocks(
         yield start, vstack(kept, format="csr")
 
 
+def take_logs_back(values: NDArray[np.float32], base: float) -> None:
+    """Turn logarithms to a base of 1 + x into x, in place."""
+    if base != math.e:
+        np.multiply(values, np.float32(math.log(base)), out=values)
+    np.expm1(values, out=values)
+
+
 class _Filler:
     """Puts rows of a part into the rows of a block."""
 
-    def __init__(self, source: Source, where: str, *, columns: NDArray[np.int32], n_columns: int, log1p: bool) -> None:
-        self._source, self._where, self._log1p = source, where, log1p
+    def __init__(
+        self, source: Source, where: str, *, columns: NDArray[np.int32], n_columns: int, log_base: float | None
+    ) -> None:
+        self._source, self._where, self._log_base = source, where, log_base
         self._n_columns = n_columns
         self._columns = columns
         self._has_left_out = bool((columns == LEFT_OUT).any())
@@ -145,13 +155,13 @@ class _Filler:
         _check_values(self._source, self._where, part)
         rows = part.rows
         if isinstance(rows, np.ndarray):
-            if self._log1p:
-                np.expm1(rows, out=rows)
+            if self._log_base is not None:
+                take_logs_back(rows, self._log_base)
             kept = rows[:, self._columns != LEFT_OUT] if self._has_left_out else rows
             totals: NDArray[np.float32] = kept.sum(axis=1, dtype=np.float64).astype(np.float32)
             return totals
-        if self._log1p:
-            np.expm1(rows.data, out=rows.data)
+        if self._log_base is not None:
+            take_logs_back(rows.data, self._log_base)
         mapped = self._columns[rows.indices]
         data = rows.data
         if self._has_left_out:

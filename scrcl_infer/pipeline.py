@@ -259,7 +259,7 @@ class Model:
             columns=query.genes.columns,
             n_columns=len(self.manifest.genes.names),
             threads=self.count_threads(options),
-            log1p=query.matrix.state == "log1p10k",
+            log_base=None if query.matrix.state == "counts" else query.matrix.log_base,
         )
         blocks: Iterator[RowBlock] = (to_counts(block, query.matrix) for block in stored)
         if query.spots is not None and (spec := self.manifest.spatial) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -96,7 +97,9 @@ class MatrixReport:
     reason: str
     """One sentence for the user."""
     target_sum: float | None = None
-    """Total that each cell was scaled to before log1p; None for counts."""
+    """Total that each cell was scaled to before the logarithm of 1 + x was taken; None for counts."""
+    log_base: float = math.e
+    """Base of that logarithm."""
 
 
 @dataclass(frozen=True)

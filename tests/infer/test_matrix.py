@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -17,21 +18,7 @@ from scrcl_infer.errors import MatrixError
 from scrcl_infer.h5ad import iter_blocks, iter_csr_blocks, open_source
 from scrcl_infer.matrix import choose_matrix, to_counts
 from scrcl_infer.result import MatrixReport
-
-N, G = 80, 200
-RNG = np.random.default_rng(0)
-COUNTS = RNG.negative_binomial(0.4, 0.2, (N, G)).astype(np.float32)
-SCALED = (COUNTS / COUNTS.sum(axis=1, keepdims=True) * 1e4).astype(np.float32)
-LOGGED = np.log1p(SCALED)
-CENTRED = (LOGGED - LOGGED.mean(axis=0)).astype(np.float32)
-
-
-def choose(x: Any, *, raw: Any = None, layer: str | None = None, state: Any = "auto", **layers: Any) -> MatrixReport:
-    adata = anndata.AnnData(x, layers=layers)
-    if raw is not None:
-        adata.raw = anndata.AnnData(raw)
-    with open_source(adata) as source:
-        return choose_matrix(source, layer=layer, state=state)
+from tests.matrix_case import CENTRED, COUNTS, LOGGED, SCALED, G, N, choose
 
 
 @pytest.mark.parametrize("build", [np.asarray, sp.csr_matrix, sp.csc_matrix])
@@ -66,43 +53,6 @@ def test_velocity_files_give_the_layer_with_most_counts() -> None:
 def test_a_mask_is_not_taken_for_counts() -> None:
     report = choose(LOGGED, detected=(COUNTS > 0).astype(np.float32))
     assert (report.where, report.state) == ("X", "log1p10k")
-
-
-@pytest.mark.parametrize("target", [1e4, 1e6, 2345.0])
-def test_log1p_of_scaled_counts(target: float) -> None:
-    report = choose(np.log1p(SCALED * np.float32(target / 1e4)))
-    assert (report.where, report.state) == ("X", "log1p10k")
-    assert report.target_sum == pytest.approx(target, rel=1e-3)
-    assert "expm1" in report.reason
-
-
-def test_log1p_of_a_part_of_the_genes() -> None:
-    report = choose(LOGGED[:, :90])
-    assert (report.state, report.target_sum) == ("log1p10k", 1e4)
-    assert "assumed" in report.reason
-
-
-@pytest.mark.parametrize("scale", [20.0, 300.0])
-def test_logarithms_of_another_kind_are_taken_as_they_are_and_said(scale: float) -> None:
-    """log2 of one more than rates whose totals differ from cell to cell, and of a part of the genes."""
-    rates = SCALED[:, :90] * np.random.default_rng(0).uniform(0.5, 2, (N, 1)) * scale / 100
-    report = choose(np.log2(1 + rates).astype(np.float32))
-    assert (report.state, report.target_sum) == ("log1p10k", 1e4)
-    assert "unknown base" in report.reason
-    assert "--input-state counts" in report.reason
-
-
-def test_counts_with_the_background_taken_off_are_no_logarithms() -> None:
-    """Fractions from 0 to 40 with the long tail of counts."""
-    counts = np.random.default_rng(0).negative_binomial(0.4, 0.15, (N, G)) * 0.9
-    with pytest.raises(MatrixError, match="No matrix holds counts"):
-        choose(np.minimum(counts, 24).astype(np.float32))
-
-
-def test_fractions_too_large_for_logarithms_are_counts_with_a_warning() -> None:
-    report = choose(COUNTS * np.float32(10.37))
-    assert report.state == "counts"
-    assert "check that they are not logged" in report.reason
 
 
 def test_what_fits_nothing_is_refused_with_what_was_found() -> None:
@@ -157,13 +107,6 @@ def test_a_state_that_contradicts_the_values_is_not_advised_again(x: Any, state:
         choose(x, state=state)
 
 
-def test_the_end_of_a_long_file_is_looked_at() -> None:
-    long = np.tile(COUNTS, (20, 1))
-    long[-1, 0] = 0.5
-    with pytest.raises(MatrixError, match="No matrix"):
-        choose(np.minimum(long, 20))
-
-
 def test_a_named_layer_is_the_only_one() -> None:
     assert choose(COUNTS, mine=COUNTS, layer="mine").where == "layers/mine"
     assert choose(COUNTS, mine=COUNTS, layer="layers/mine").where == "layers/mine"
@@ -197,14 +140,14 @@ def test_no_matrix_at_all() -> None:
         choose(None)
 
 
-@pytest.mark.parametrize("log1p", [False, True])
-def test_to_counts_takes_the_logarithm_back(log1p: bool) -> None:  # noqa: FBT001 - a parameter
+@pytest.mark.parametrize("log_base", [None, math.e])
+def test_to_counts_takes_the_logarithm_back(log_base: float | None) -> None:
     logged = LOGGED.copy()
     logged[3] = 0
     columns = np.where(np.arange(G) < 50, np.arange(G), -1).astype(np.int32)
     with open_source(anndata.AnnData(logged)) as source:
         report = choose_matrix(source)
-        blocks = iter_blocks(source, "X", block_size=30, columns=columns, n_columns=50, threads=1, log1p=log1p)
+        blocks = iter_blocks(source, "X", block_size=30, columns=columns, n_columns=50, threads=1, log_base=log_base)
         got = [to_counts(block, report) for block in blocks]
         rows = [to_counts(rows, report).toarray() for _, rows in iter_csr_blocks(source, "X", block_size=30)]
     want = SCALED.copy()
@@ -213,6 +156,37 @@ def test_to_counts_takes_the_logarithm_back(log1p: bool) -> None:  # noqa: FBT00
     np.testing.assert_allclose(np.vstack(rows), want, rtol=1e-5, atol=1e-5)
     library = np.vstack([b.library_size for b in got])[:, 0]
     np.testing.assert_array_equal(library, np.where(np.arange(N) == 3, 0, 1e4).astype(np.float32))
+
+
+@pytest.mark.parametrize("log_base", [None, 2.0])
+def test_no_guessed_logarithm_comes_to_more_than_its_cell(log_base: float | None) -> None:
+    """The encoder counts in whole steps that end where one gene has all counts of a cell."""
+    report = MatrixReport("X", "log1p10k", "guessed", 1e4, 2.0)
+    with open_source(anndata.AnnData(np.array([[3.0, 20.0, 0.0]], np.float32))) as source:
+        blocks = iter_blocks(source, "X", block_size=9, columns=None, n_columns=3, threads=1, log_base=log_base)
+        (block,) = (to_counts(block, report) for block in blocks)
+        ((_, rows),) = iter_csr_blocks(source, "X", block_size=9)
+        np.testing.assert_allclose(block.counts, [[7, 1e4, 0]], rtol=1e-6)
+        np.testing.assert_allclose(to_counts(rows, report).toarray(), [[7, 1e4, 0]], rtol=1e-6)
+        np.testing.assert_allclose(rows.toarray(), [[3, 20, 0]])
+
+
+def test_raw_is_taken_in_place_of_what_was_cut_to_some_genes() -> None:
+    """A cell's total is that of all its genes."""
+    few = COUNTS[:, :40]
+    for raw, state in ((COUNTS, "counts"), (LOGGED, "log1p10k")):
+        for x, layers in ((few, {}), (np.log1p(SCALED[:, :40]), {}), (CENTRED[:, :40], {"counts": few})):
+            report = choose(x, raw=raw, **layers)
+            assert (report.where, report.state) == ("raw/X", state)
+            if layers or x is few:
+                assert "holds only a part of its genes" in report.reason
+    # Where little is missing, or what raw holds is not sure to be whole, it stays as it is.
+    assert choose(COUNTS[:, :195], raw=COUNTS).where == "X"
+    assert choose(few, raw=LOGGED[:, :90]).where == "X"
+    assert choose(few, raw=CENTRED).where == "X"
+    assert choose(few, raw=COUNTS, layer="X").where == "X"
+    assert choose(few, raw=LOGGED, state="counts").where == "X"
+    assert choose(LOGGED[:, :40], raw=COUNTS, state="log1p10k").where == "X"
 
 
 def test_to_counts_leaves_counts_alone() -> None:
