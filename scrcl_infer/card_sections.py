@@ -63,6 +63,11 @@ def write_figures(manifest: Manifest) -> str:
                 f"Probabilities are off by {calibration.expected_calibration_error:.1%} on average (expected "
                 f"calibration error) at temperature {calibration.temperature:.3f}."
             )
+        if manifest.spatial is not None:
+            lines.append(
+                "Held-out spots have learned spots beside them, whose expression was averaged into theirs: a new "
+                "section is answered less well than these figures say."
+            )
         if calibration.hidden_auroc is not None:
             classes = "types" if manifest.encoder.n_types else "populations"
             lines.append(

@@ -157,7 +157,7 @@ class Model:
         return tally.stamp(summary)
 
     def iter_assign(self, data: Path | str | AnnData, *, options: AssignOptions = DEFAULTS) -> Iterator[AssignedBlock]:
-        """Yield the answers block by block, in the order of the cells; parameters and errors as for `assign`."""
+        """Yield the answers in order, block by block; as `assign`, which alone tells about the file as a whole."""
         with self._open(data, options) as query:
             yield from self._stream(query, options, Tally(self.manifest))
 
@@ -196,6 +196,7 @@ class Model:
             "threshold": calibration.threshold,
             "temperature": calibration.temperature,
             "n_unknown": summary.n_unknown,
+            "cell_types": [cell_type.name for cell_type in self.manifest.cell_types],
         }
 
     @contextmanager

@@ -137,9 +137,11 @@ def read_run(path: Path, gene_column: str | None = None) -> AnnData:
 
     from scrcl_train.data import read_training_data
 
-    data = read_training_data(path, gene_column=gene_column)
     stored = anndata.read_h5ad(path, backed="r")
     try:
+        about = stored.uns.get(SLOTS.uns, {})
+        layer, state = about.get("matrix"), about.get("input_state", "auto")
+        data = read_training_data(path, layer=layer, state=state, gene_column=gene_column)
         if POPULATION not in stored.obs or EMBEDDING not in stored.obsm:
             msg = (
                 f"{path} has no obs['{POPULATION}'] or no obsm['{EMBEDDING}']. Pass the file that "
@@ -153,8 +155,7 @@ def read_run(path: Path, gene_column: str | None = None) -> AnnData:
     finally:
         stored.file.close()
     expression = data.counts.copy()
-    totals = np.asarray(expression.sum(axis=1), dtype=np.float64).ravel()
-    scale = (TARGET_SUM / np.maximum(totals, 1)).astype(np.float32)
+    scale = (TARGET_SUM / np.maximum(data.library_size, 1)).astype(np.float32)
     expression.data = np.log1p(expression.data * np.repeat(scale, np.diff(expression.indptr)))
     keep = expression.getnnz(axis=0) >= 3
     adata = anndata.AnnData(expression[:, keep], obs=pd.DataFrame(obs, index=cells), obsm=places)

@@ -11,7 +11,7 @@ import numpy as np
 from scrcl_infer.columns import STRANGENESS
 from scrcl_infer.contract import UNKNOWN
 from scrcl_infer.h5ad import H5ad
-from scrcl_infer.target import DEFAULT_PREFIX
+from scrcl_infer.target import DEFAULT_PREFIX, SLOTS
 from scrcl_train.data import read_labels
 from scrcl_train.evaluate import score_assignment, score_clustering
 
@@ -56,12 +56,25 @@ def evaluate_file(data: Path, label_key: str, *, prefix: str = DEFAULT_PREFIX) -
 
 def _score_types(source: Source, truth: NDArray[np.object_], prefix: str) -> dict[str, Any]:
     answers, confidence = source.obs_column(f"{prefix}cell_type"), source.obs_column(f"{prefix}confidence")
-    known = sorted({str(name) for name in answers} - {UNKNOWN})
+    known = sorted(({str(name) for name in answers} | set(_model_types(source))) - {UNKNOWN})
     if not set(known) & set(truth):
         return {"reason": f"no label is among the types answered: {', '.join(known[:5])}, ..."}
     strange = f"{prefix}{STRANGENESS}"
     score = _familiarity(source.obs_column(strange)) if strange in source.obs_keys() else confidence
     return dataclasses.asdict(score_assignment(truth, answers, confidence, known_types=known, rejection_score=score))
+
+
+def _model_types(source: Source) -> list[str]:
+    """Return the types that the model knows, whether it answered them or not; none where the file does not say."""
+    import anndata
+
+    if source.path is None:
+        return []
+    stored = anndata.read_h5ad(source.path, backed="r")
+    try:
+        return [str(name) for name in stored.uns.get(SLOTS.uns, {}).get("cell_types", [])]
+    finally:
+        stored.file.close()
 
 
 def _familiarity(strangeness: NDArray[np.floating]) -> NDArray[np.float64]:

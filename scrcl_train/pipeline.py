@@ -134,7 +134,8 @@ def train(path: Path, folder: Path, options: TrainOptions, *, progress: TrainPro
         write_bundle(bundle, folder, force=options.force)
         if options.write_h5ad is not None:
             answers = TrainingAnswers(data.rows, found.populations.labels, found.embedding, found.map)
-            write_training_h5ad(path, options.write_h5ad, answers, bundle.manifest, force=options.force)
+            matrix = data.matrix.where, options.input_state
+            write_training_h5ad(path, options.write_h5ad, answers, bundle.manifest, matrix=matrix, force=options.force)
     return TrainResult(bundle, folder, run_dir, found, named.remarks)
 
 

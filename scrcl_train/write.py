@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scrcl_infer.contract import Manifest
+    from scrcl_infer.result import InputState
 
 POPULATION = f"{DEFAULT_PREFIX}population"
 CELL_TYPE = f"{DEFAULT_PREFIX}cell_type"
@@ -36,7 +37,13 @@ class TrainingAnswers:
 
 
 def write_training_h5ad(
-    source: Path, target: Path, answers: TrainingAnswers, manifest: Manifest, *, force: bool = False
+    source: Path,
+    target: Path,
+    answers: TrainingAnswers,
+    manifest: Manifest,
+    *,
+    matrix: tuple[str, InputState] = ("X", "auto"),
+    force: bool = False,
 ) -> None:
     """Write a copy of `source` with `obs` population, type and levels, `obsm` embedding and map, and `uns['scrcl']`.
 
@@ -53,6 +60,8 @@ def write_training_h5ad(
         What was found.
     manifest
         Names of populations and their types.
+    matrix
+        Which matrix was trained on, and as what it was asked to be read; kept in `uns`, for whoever reads it again.
     force
         Replace an existing target.
     """
@@ -69,14 +78,17 @@ def write_training_h5ad(
         column[answers.rows] = np.array(values, dtype=object)[answers.populations]
         categories = list(dict.fromkeys(values)) + ([UNKNOWN] if len(answers.rows) < adata.n_obs else [])
         adata.obs[key] = pd.Categorical(column, categories=categories)
-    for key, matrix, empty in ((SLOTS.embedding, answers.embedding, 0.0), (SLOTS.map, answers.map, np.nan)):
-        full = np.full((adata.n_obs, matrix.shape[1]), empty, dtype=np.float32)
-        full[answers.rows] = matrix
+    for key, found, empty in ((SLOTS.embedding, answers.embedding, 0.0), (SLOTS.map, answers.map, np.nan)):
+        full = np.full((adata.n_obs, found.shape[1]), empty, dtype=np.float32)
+        full[answers.rows] = found
         adata.obsm[key] = full
     adata.uns[SLOTS.uns] = {
         "model": manifest.name,
         "preset": manifest.provenance.preset,
         "seed": manifest.provenance.seed,
+        "matrix": matrix[0],
+        "input_state": matrix[1],
+        "cell_types": [cell_type.name for cell_type in manifest.cell_types],
     }
     with HiddenFile(target, force=force) as hidden, output_errors(target):
         adata.write_h5ad(hidden.path, compression="gzip")

@@ -154,6 +154,17 @@ def test_expression_is_log_of_counts_per_ten_thousand(run: tuple[Path, Path], si
     assert ((counts > 0).sum(axis=0) >= 3).sum() == adata.n_vars
 
 
+def test_the_matrix_is_the_one_that_was_trained_on(run: tuple[Path, Path], tmp_path: Path) -> None:
+    import anndata
+
+    adata = anndata.read_h5ad(run[0])
+    adata.layers["spliced"] = adata.X.copy()
+    adata.X = adata.X[::-1].copy()
+    adata.uns["scrcl"] = {"matrix": "layers/spliced", "input_state": "counts"}
+    adata.write_h5ad(tmp_path / "layer.h5ad")
+    np.testing.assert_array_equal(read_run(tmp_path / "layer.h5ad").X.toarray(), read_run(run[0]).X.toarray())
+
+
 def test_genes_go_by_the_column_that_the_run_was_given(run: tuple[Path, Path], tmp_path: Path) -> None:
     import anndata
 

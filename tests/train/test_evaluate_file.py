@@ -45,6 +45,21 @@ def test_scores_are_those_of_scikit_learn(annotated: Path, simulated: AnnData) -
     assert scores["types"]["macro_f1"] == pytest.approx(expected)
 
 
+def test_a_type_that_the_model_knows_and_never_answers_is_missed_and_not_new(annotated: Path, tmp_path: Path) -> None:
+    import anndata as ad
+
+    adata = ad.read_h5ad(annotated)
+    truth = adata.obs["cell_type"].astype(str).to_numpy()
+    adata.obs["scrcl_cell_type"] = pd.Categorical(np.where(truth == "B", "A", truth))
+    others = sorted(set(truth) - {"B"})
+    for known, accuracy, novel in ((others, 1.0, (truth == "B").sum()), ([*others, "B"], (truth != "B").mean(), 0)):
+        adata.uns["scrcl"] = {"cell_types": known}
+        adata.write_h5ad(tmp_path / "answered.h5ad")
+        types = evaluate_file(tmp_path / "answered.h5ad", "cell_type")["types"]
+        assert types["accuracy"] == pytest.approx(accuracy)
+        assert types["n_novel"] == novel
+
+
 def test_unknown_cells_are_told_by_the_score_that_rejects_them(annotated: Path, tmp_path: Path) -> None:
     import anndata as ad
 
