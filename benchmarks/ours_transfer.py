@@ -97,7 +97,7 @@ def learn_ours(cells: Transfer, seed: int, kinds: Sequence[str] = (LABELLED, UNL
             options = replace(start.options, label_keys=(LABEL_KEY,) if kind == LABELLED else ())
             names = read_names(folder / "reference.h5ad", start.data, options)
             named = name_found(names, start.data, start.found.populations.labels, folder / "run", seed=seed)
-            bundle = pipeline._teach_student(
+            bundle, _ = pipeline._teach_student(
                 start.data, start.found, (names, named), options=options, name=kind, progress=TrainProgress()
             )
             if kind == UNLABELLED:

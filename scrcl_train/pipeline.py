@@ -127,13 +127,13 @@ def train(path: Path, folder: Path, options: TrainOptions, *, progress: TrainPro
     progress.say(f"{data.n_cells:,} cells x {len(data.gene_names):,} genes. {data.matrix.reason}")
     found = _find_populations(data, options, run_dir, progress)
     named = name_found(names, data, found.populations.labels, run_dir, seed=options.seed)
-    bundle = _teach_student(
+    bundle, types = _teach_student(
         data, found, (names, named), options=options, name=options.name or folder.name, progress=progress
     )
     with progress.step("Writing"):
         write_bundle(bundle, folder, force=options.force)
         if options.write_h5ad is not None:
-            answers = TrainingAnswers(data.rows, found.populations.labels, found.embedding, found.map)
+            answers = TrainingAnswers(data.rows, found.populations.labels, types, found.embedding, found.map)
             matrix = data.matrix.where, options.input_state
             write_training_h5ad(path, options.write_h5ad, answers, bundle.manifest, matrix=matrix, force=options.force)
     return TrainResult(bundle, folder, run_dir, found, named.remarks)
@@ -186,8 +186,8 @@ def _teach_student(
     options: TrainOptions,
     name: str,
     progress: TrainProgress,
-) -> Bundle:
-    """Teach and calibrate the student, and put the bundle together."""
+) -> tuple[Bundle, NDArray[np.int64] | None]:
+    """Teach and calibrate the student, put the bundle together, and say which types (n,) its type head answers."""
     counts, library_size, spatial = student_input(data, found.features, options.config)
     populations, device = found.populations, choose_device(options.device)
     names, named = naming
@@ -228,7 +228,8 @@ def _teach_student(
             spatial=spatial,
             notes=options.card_notes.read_text(encoding="utf-8") if options.card_notes else "",
         )
-        return build_bundle(student, parts, counts, library_size, seed=options.seed)
+        types = None if answer.log_type_posterior is None else answer.log_type_posterior.argmax(axis=1)
+        return build_bundle(student, parts, counts, library_size, seed=options.seed), types
 
 
 def _tell(report: Report, log: DistilEpoch) -> None:

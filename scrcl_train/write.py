@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scrcl_infer.assign import type_of_population
 from scrcl_infer.atomic import HiddenFile, output_errors
 from scrcl_infer.contract import UNKNOWN
 from scrcl_infer.target import DEFAULT_PREFIX, SLOTS
@@ -30,6 +31,8 @@ class TrainingAnswers:
     """(n,) rows of the file."""
     populations: NDArray[np.int64]
     """(n,) index into the manifest's populations."""
+    types: NDArray[np.int64] | None
+    """(n,) index into the manifest's types, as the type head answers; None where types follow from populations."""
     embedding: NDArray[np.float32]
     """(n, D) of the teacher."""
     map: NDArray[np.float32]
@@ -46,6 +49,8 @@ def write_training_h5ad(
     force: bool = False,
 ) -> None:
     """Write a copy of `source` with `obs` population, type and levels, `obsm` embedding and map, and `uns['scrcl']`.
+
+    Types are what the new model answers for its training cells: by its type head, else by their populations.
 
     A row that was not trained on, because it holds no counts, is 'unknown' with an embedding of zeros and no place on
     the map (NaN), as in assigning.
@@ -69,14 +74,11 @@ def write_training_h5ad(
     import pandas as pd
 
     adata = ad.read_h5ad(source)
-    names = [p.name for p in manifest.populations]
-    types = [p.cell_type for p in manifest.populations]
-    index = {cell_type.name: i for i, cell_type in enumerate(manifest.cell_types)}
-    levels = [(DEFAULT_PREFIX + level.key, [level.names[index[name]] for name in types]) for level in manifest.levels]
-    for key, values in ((POPULATION, names), (CELL_TYPE, types), *levels):
+    for key, (values, codes) in _named_columns(answers, manifest).items():
         column = np.full(adata.n_obs, UNKNOWN, dtype=object)
-        column[answers.rows] = np.array(values, dtype=object)[answers.populations]
-        categories = list(dict.fromkeys(values)) + ([UNKNOWN] if len(answers.rows) < adata.n_obs else [])
+        column[answers.rows] = np.array(values, dtype=object)[codes]
+        occurring = set(column)
+        categories = [name for name in dict.fromkeys([*values, UNKNOWN]) if name in occurring]
         adata.obs[key] = pd.Categorical(column, categories=categories)
     for key, found, empty in ((SLOTS.embedding, answers.embedding, 0.0), (SLOTS.map, answers.map, np.nan)):
         full = np.full((adata.n_obs, found.shape[1]), empty, dtype=np.float32)
@@ -93,3 +95,15 @@ def write_training_h5ad(
     with HiddenFile(target, force=force) as hidden, output_errors(target):
         adata.write_h5ad(hidden.path, compression="gzip")
         hidden.commit()
+
+
+def _named_columns(
+    answers: TrainingAnswers, manifest: Manifest
+) -> dict[str, tuple[list[str], NDArray[np.int64] | NDArray[np.int32]]]:
+    """Return names and codes (n,) of the columns of `obs`: populations, types and levels."""
+    types = answers.types if answers.types is not None else type_of_population(manifest)[answers.populations]
+    return {
+        POPULATION: ([p.name for p in manifest.populations], answers.populations),
+        CELL_TYPE: ([cell_type.name for cell_type in manifest.cell_types], types),
+        **{DEFAULT_PREFIX + level.key: (list(level.names), types) for level in manifest.levels},
+    }

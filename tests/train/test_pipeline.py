@@ -16,6 +16,7 @@ from sklearn.metrics import adjusted_rand_score
 import scrcl_infer
 from scrcl_infer.bundle import read_bundle
 from scrcl_infer.errors import InputError, OutputError, TrainingError
+from scrcl_infer.result import AssignOptions
 from scrcl_infer.verify import verify_bundle
 from scrcl_train import pipeline
 from scrcl_train.data import read_labels, read_training_data
@@ -87,6 +88,8 @@ def test_the_copy_holds_what_was_found_and_all_that_was_there(result: TrainResul
     names = np.array([p.name for p in result.bundle.manifest.populations], dtype=object)
     assert list(after.obs["scrcl_population"][used]) == list(names[result.found.populations.labels])
     assert after.obs["scrcl_population"].iloc[5] == "unknown"
+    answered = scrcl_infer.load(result.folder).assign(cells, options=AssignOptions(reject=False)).cell_type
+    assert list(after.obs["scrcl_cell_type"]) == list(answered), "types are those of the model, not of populations"
     np.testing.assert_array_equal(after.obsm["X_scrcl"][used], result.found.embedding)
     assert after.obsm["X_scrcl_map"].shape == (400, 2)
 
