@@ -76,7 +76,10 @@ def show_cli(model: ModelArgument, as_json: JsonOption = False) -> None:
     origin, spec, spatial = manifest.provenance, manifest.encoder, manifest.spatial
     probability = f"cells of a probability below {manifest.calibration.threshold:.3g}"
     rejects = probability if bundle.rejection is None else f"strange cells, and {probability}"
+    whose = "their label" if spec.n_types else "the population found for them"
     auroc, accuracy = manifest.calibration.hidden_auroc, manifest.calibration.accuracy
+    n_held_out = manifest.calibration.n_held_out
+    right = [f"accuracy     {accuracy:.1%} of {n_held_out} held-out cells get the type of {whose}"] if accuracy else []
     told = "" if auroc is None else f"; classes hidden in training were told with an AUROC of {auroc:.2f}"
     lines = [
         f"name         {manifest.name}",
@@ -93,7 +96,7 @@ def show_cli(model: ModelArgument, as_json: JsonOption = False) -> None:
             else []
         ),
         *(f"level        {level.key}: {', '.join(sorted(set(level.names)))}" for level in manifest.levels),
-        *([f"accuracy     {accuracy:.1%} of {manifest.calibration.n_held_out} held-out cells"] if accuracy else []),
+        *right,
         f"rejects      {rejects}; {manifest.calibration.kept_fraction:.1%} of held-out training cells are kept{told}",
         f"trained on   {origin.data_name}: {origin.n_cells} cells, preset {origin.preset}, seed {origin.seed}",
         f"data licence {origin.data_licence}",

@@ -214,6 +214,22 @@ def _may_fold_case(
     return float(weights[np.array(found, dtype=bool)].sum()) >= ANY_CASE_OVERLAP
 
 
+def _other_kind(names: dict[str, NDArray[np.object_]], genes: GeneTable) -> bool:
+    """Whether the input has Ensembl ids alone where the model knows symbols alone, or the other way round."""
+
+    def are_ids(values: Iterable[object]) -> bool:
+        sample = [str(value) for value in values][:50]
+        return 2 * sum(value.startswith("ENS") for value in sample) > len(sample)
+
+    kinds = {are_ids(values.tolist()) for values in names.values()}
+    known = (
+        {are_ids(genes.names)}
+        | ({False} if any(genes.symbols) else set())
+        | ({True} if any(genes.ensembl_ids) else set())
+    )
+    return not kinds & known
+
+
 def _model_species(genes: GeneTable) -> str:
     return genes.species if genes.species != UNKNOWN else guess_species(genes.names)
 
@@ -250,6 +266,11 @@ def _refusal(
         )
     elif all(PLACEHOLDER.match(v) for v in next(iter(names.values()))[:50]):
         lines.append("The input names its genes by numbers. Put symbols or Ensembl ids into var before writing it.")
+    elif _other_kind(names, genes):
+        lines.append(
+            "The input names genes by one kind of name and the model knows the other. Name the column of var that has "
+            "the model's kind with --gene-column, or train the model with a table of both (scrcl-train --gene-ids)."
+        )
     else:
         lines.append(
             "Name the column of var that has symbols or Ensembl ids with --gene-column, or choose another model; "

@@ -7,6 +7,7 @@ fitted anew to the held-out cells' answers that the bundle keeps.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,7 +103,7 @@ def read_name_table(path: Path) -> NameTable:
         The header has neither or both of the first two columns, an old name stands twice, a new name is 'unknown', an
         ontology id is malformed, or one new name has several ids.
     """
-    rows = read_table(path, ("name",), (*KINDS, "ontology_id"))
+    rows = read_table(path, ("name",), (*KINDS, "ontology_id"), example="population,name,ontology_id")
     kinds = [kind for kind in KINDS if kind in rows[0]]
     if len(kinds) != 1:
         msg = (
@@ -227,6 +228,8 @@ def _write_card(card: str, old: Manifest, new: Manifest, table: NameTable) -> st
     """Return the card with the new tables, and a section that says what was renamed."""
     card = card.replace(f"# {old.name}\n", f"# {new.name}\n", 1) if card.startswith(f"# {old.name}\n") else card
     card = card.replace(f"--model {old.name} -o", f"--model {new.name} -o")
+    of_types = re.compile(rf"^- Types: {len(old.cell_types)}, from .*$", flags=re.MULTILINE)
+    card = of_types.sub(f"- Types: {len(new.cell_types)}, named afterwards (see Names)", card, count=1)
     changes = "\n".join(f"- {table.kind} {before}: {after}" for before, after in table.names.items())
     section = (
         f"{NAMES_HEADING}\n\nThis is a renamed copy of the bundle '{old.name}' with sha256 "

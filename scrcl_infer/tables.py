@@ -8,7 +8,9 @@ from pathlib import Path
 from scrcl_infer.errors import InputError
 
 
-def read_table(path: Path, needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> list[dict[str, str]]:
+def read_table(
+    path: Path, needed: tuple[str, ...], optional: tuple[str, ...] = (), *, example: str = ""
+) -> list[dict[str, str]]:
     """Read the named columns of a table.
 
     Parameters
@@ -19,6 +21,8 @@ def read_table(path: Path, needed: tuple[str, ...], optional: tuple[str, ...] = 
         Names that the header must hold, in small letters; its own spelling may differ in case.
     optional
         Names that it may hold.
+    example
+        A header that would do, for the refusal of another; the needed names where none is given.
 
     Returns
     -------
@@ -38,12 +42,13 @@ def read_table(path: Path, needed: tuple[str, ...], optional: tuple[str, ...] = 
         msg = f"{path}: cannot be read as text ({error}). Expected a CSV or TSV file."
         raise InputError(msg) from error
     lines = text.splitlines()
-    expected = ",".join(needed)
+    expected = example or ",".join(needed)
     rows = list(csv.reader(lines, delimiter="\t" if lines and "\t" in lines[0] else ","))
     header = [name.strip().lower() for name in rows[0]] if rows else []
     wanted = [name for name in (*needed, *optional) if name in header]
     if not set(needed) <= set(header) or any(header.count(name) > 1 for name in wanted):
-        msg = f"{path}: its first line is {lines[0] if lines else ''!r:.80}, expected a header such as '{expected}'."
+        msg = f"{path}: its first line is {lines[0] if lines else ''!r:.80}, expected a header such as '{expected}'"
+        msg += ", separated by commas or tabs, not semicolons." if lines and ";" in lines[0] else "."
         raise InputError(msg)
     found = []
     for number, row in enumerate(rows[1:], start=2):

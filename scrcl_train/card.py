@@ -5,6 +5,8 @@ from __future__ import annotations
 from scrcl_infer.card_sections import write_figures, write_populations, write_types
 from scrcl_infer.contract import UNKNOWN, Manifest
 
+TESTED = "## Tested on other data"
+
 
 def write_card(manifest: Manifest, *, notes: str = "") -> str:
     """Return the card as Markdown.
@@ -18,7 +20,7 @@ def write_card(manifest: Manifest, *, notes: str = "") -> str:
     """
     parts = [_head(manifest), write_populations(manifest), write_types(manifest), write_figures(manifest)]
     if notes:
-        parts.append(f"## Tested on other data\n\n{notes.strip()}")
+        parts.append(f"{TESTED}\n\n{notes.strip().removeprefix(TESTED).strip()}")
     parts += [_limits(manifest), _origin(manifest)]
     return "\n\n".join(part for part in parts if part) + "\n"
 

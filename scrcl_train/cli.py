@@ -165,7 +165,7 @@ def fit_cli(
     )
     result = fit(data, output, options, quiet=quiet)
     if not quiet:
-        typer.echo(_summary(result, write_h5ad), err=True)
+        typer.echo(_summary(result, write_h5ad, gene_column), err=True)
     typer.echo(result.folder)
 
 
@@ -236,7 +236,7 @@ def main() -> None:
     sys.exit(code)
 
 
-def _summary(result: TrainResult, write_h5ad: Path | None) -> str:
+def _summary(result: TrainResult, write_h5ad: Path | None, gene_column: str | None) -> str:
     manifest = result.bundle.manifest
     calibration = manifest.calibration
     error = calibration.expected_calibration_error
@@ -253,5 +253,10 @@ def _summary(result: TrainResult, write_h5ad: Path | None) -> str:
     ]
     if write_h5ad is not None:
         lines.append(f"Annotated:    {write_h5ad}")
+        genes = f" --gene-column {gene_column}" if gene_column else ""
+        follow = f"scrcl-train biology {write_h5ad} {result.folder} -o {result.folder}.biology{genes}"
+        lines.append(f"Look closer:  {follow}")
+    if not manifest.encoder.n_types:
+        lines.append(f"Name them:    scrcl-models name {result.folder} --map NAMES.csv -o {result.folder}-named")
     lines.append(f"Assign cells: scrcl-assign NEW.h5ad --model {result.folder} -o NEW.types.h5ad")
     return "\n".join(lines)

@@ -180,8 +180,9 @@ def read_labels(path: Path, key: str) -> NDArray[np.object_]:
         labels = _strings(source.obs_column(key))
     labels = np.array(["" if label in LABEL_HOLES else label for label in labels], dtype=object)
     if len(set(labels) - {""}) < 2:
-        found = sorted(set(labels) - {""})
-        msg = f"{path}: obs['{key}'] holds {found}; labels need at least two different values. Name another column."
+        only = next(iter(set(labels) - {""}), None)
+        holds = "no label" if only is None else f"the label {only!r} alone"
+        msg = f"{path}: obs['{key}'] holds {holds}; labels need at least two different values. Name another column."
         raise InputError(msg)
     return labels
 
@@ -195,6 +196,13 @@ def file_sha256(path: Path) -> str:
 def _read_batch(source: H5ad, key: str) -> NDArray[np.object_]:
     """Return the batch of each cell, (n,); cells without one are of no common batch, so they are refused."""
     values = source.obs_column(key)
+    n_batches = len({str(value) for value in values})
+    if 2 * n_batches > len(values):
+        msg = (
+            f"obs['{key}'] has {n_batches:,} different values for {len(values):,} cells, expected a few batches of "
+            "many cells. Name the column that tells donors, samples or runs apart."
+        )
+        raise InputError(msg)
     missing = np.flatnonzero([value is None or str(value) == "nan" for value in values])
     if missing.size:
         msg = (

@@ -158,7 +158,7 @@ def apply_marker_names(populations: tuple[Population, ...], found: MarkerScores)
 
 
 def describe_scores(populations: tuple[Population, ...], found: MarkerScores) -> tuple[str, ...]:
-    """Return one line a population, the largest first: its name, the score and the runner-up."""
+    """Return one line a population, the largest first: name, score and runner-up; and one of the types left over."""
     lines = []
     for k in _by_size(populations):
         population, scores = populations[k], found.scores[k]
@@ -166,6 +166,8 @@ def describe_scores(populations: tuple[Population, ...], found: MarkerScores) ->
         told = ", ".join(f"{found.types[i]} {scores[i]:.2f}" for i in order[:2])
         name = population.cell_type if found.chosen[k] >= 0 else "not named"
         lines.append(f"{population.name} ({population.n_cells:,} cells): {name} (scores {told})")
+    if missed := [name for i, name in enumerate(found.types) if i not in found.chosen]:
+        lines.append(f"No population is named {', '.join(missed)}.")
     return tuple(lines)
 
 

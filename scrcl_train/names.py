@@ -32,7 +32,7 @@ from scrcl_train.marker_names import (
     read_markers,
     score_populations,
 )
-from scrcl_train.naming import compute_types, name_populations
+from scrcl_train.naming import NO_LABEL, compute_types, name_populations
 from scrcl_train.nesting import check_label_keys, find_levels
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from scrcl_train.options import TrainOptions
 
 logger = logging.getLogger(__name__)
+MIN_CELLS_PER_LABEL = 2
+"""Fewer on average, and the column holds names of cells or measurements."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,36 @@ def read_names(path: Path, data: TrainingData, options: TrainOptions) -> Names:
     if not options.label_keys:
         return Names()
     labels, *coarser = (read_labels(path, key)[data.rows] for key in options.label_keys)
+    check_types(labels, options.label_keys[0])
     if options.ontology_ids is None:
         ids = find_ontology_ids(path, data, labels)
     levels = find_levels(labels, dict(zip(options.label_keys[1:], coarser, strict=True)), ids)
     _report_ids(ids, [*compute_types(labels), *(name for level in levels for name in level.names)], options)
     return Names(labels, levels, ids)
+
+
+def check_types(labels: NDArray[np.object_], key: str) -> None:
+    """Refuse labels (n,) that are hardly types, and say how many cells have none.
+
+    Raises
+    ------
+    InputError
+        On average a label has fewer than `MIN_CELLS_PER_LABEL` cells.
+    """
+    n_labelled, n_types = int((labels != NO_LABEL).sum()), len(compute_types(labels))
+    if n_labelled < MIN_CELLS_PER_LABEL * n_types:
+        msg = (
+            f"obs['{key}'] has {n_types:,} different labels for {n_labelled:,} cells, expected "
+            f"{MIN_CELLS_PER_LABEL} cells of a type or more on average. Name a column that holds types."
+        )
+        raise InputError(msg)
+    if n_labelled < len(labels):
+        logger.warning(
+            "obs['%s'] has no label for %s of %s cells: they have a part in the populations, and teach no type.",
+            key,
+            f"{len(labels) - n_labelled:,}",
+            f"{len(labels):,}",
+        )
 
 
 def name_found(names: Names, data: TrainingData, populations: NDArray[np.int64], run_dir: Path, *, seed: int) -> Named:

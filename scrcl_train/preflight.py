@@ -64,7 +64,7 @@ def check_run(path: Path, folder: Path, options: TrainOptions) -> Path:
     check_names(options)
     check_folder(folder, force=options.force)
     if options.write_h5ad is not None:
-        check_path(options.write_h5ad, force=options.force, inputs=(path,))
+        _check_copy(options.write_h5ad, path, force=options.force)
     choose_device(options.device)
     run_dir = options.run_dir or folder.with_name(folder.name + ".run")
     for written in (folder, run_dir):
@@ -79,6 +79,14 @@ def check_run(path: Path, folder: Path, options: TrainOptions) -> Path:
         for name in RUN_FILES:
             (run_dir / name).unlink(missing_ok=True)
     return run_dir
+
+
+def _check_copy(copy: Path, path: Path, *, force: bool) -> None:
+    """Refuse a name of the annotated copy that would hide what it is, or must not be written."""
+    if copy.suffix != ".h5ad":
+        msg = f"{copy}: --write-h5ad writes an .h5ad file. Give it a name that ends in .h5ad."
+        raise OutputError(msg)
+    check_path(copy, force=force, inputs=(path,))
 
 
 def check_number(n_populations: int | None, n_cells: int) -> None:

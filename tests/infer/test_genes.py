@@ -190,3 +190,15 @@ def test_ids_decide_on_the_species_before_symbols_do() -> None:
     assert match(["CD3E", "MS4A1"], model=mouse, var={"gene_ids": ids}).columns.tolist() == [0, 1]
     with pytest.raises(GeneOverlapError, match="look like human genes; the model is mouse"):
         match(["CD3E", "MS4A1"], model=mouse)
+
+
+def test_a_model_of_one_kind_of_name_says_so_to_a_file_of_the_other() -> None:
+    blank = ("",) * 8
+    by_symbol = GeneTable(SYMBOLS, SYMBOLS, blank, MODEL.evidence, "Homo sapiens")
+    by_id = GeneTable(IDS, blank, IDS, MODEL.evidence, "Homo sapiens")
+    for model, names in ((by_symbol, IDS), (by_id, SYMBOLS)):
+        with pytest.raises(GeneOverlapError, match=r"one kind of name and the model knows the other.*--gene-ids"):
+            match(names, model=model)
+    with pytest.raises(GeneOverlapError) as caught:
+        match([f"OTHER{i}X" for i in range(8)], model=by_symbol)
+    assert "one kind" not in str(caught.value)

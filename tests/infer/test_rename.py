@@ -151,7 +151,8 @@ def test_types_put_together_are_calibrated_anew_and_the_card_says_so(blind: Path
     assert new.manifest.calibration == wanted
     assert wanted.temperature != old.manifest.calibration.temperature
     assert renamed.temperatures == (old.manifest.calibration.temperature, wanted.temperature)
-    assert f"On {len(old.held_out.population)} training cells" in new.card
+    assert "- Types: 4, from" not in new.card
+    assert f"Of {len(old.held_out.population)} training cells" in new.card
     np.testing.assert_array_equal(new.held_out.log_posterior, old.held_out.log_posterior)
     # Taken apart again, the first calibration is found again but for the cells that it rests on.
     (blind / "apart.csv").write_text("population,name\nP2,type B\nP1,type A\nP5,type A\n")

@@ -51,3 +51,8 @@ def test_refuses_what_is_no_text(tmp_path: Path) -> None:
         read_table(tmp_path / "x.csv", ("name",))
     with pytest.raises(InputError, match="cannot be read as text"):
         read_table(tmp_path / "missing.csv", ("name",))
+
+
+def test_a_table_with_semicolons_is_told_of_them_and_of_a_header_that_would_do(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"such as 'population,name', separated by commas or tabs, not semicolons"):
+        read_table(table(tmp_path, "population;name\nP1;B\n"), ("name",), example="population,name")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -222,3 +223,11 @@ def test_symbols_and_ids_are_both_kept_whatever_their_case_and_place(tmp_path: P
     assert data.ensembl_ids[:2] == ("ENSG00000000000", "ENSG00000000001")
     assert data.symbols[:2] == ("sYm0", "sYm1")
     assert data.species == "Homo sapiens"
+
+
+def test_a_column_of_cell_names_is_no_batch(h5ad: Path, tmp_path: Path) -> None:
+    adata = anndata.read_h5ad(h5ad)
+    adata.obs["barcode"] = adata.obs_names.astype(str)
+    adata.write_h5ad(tmp_path / "barcodes.h5ad")
+    with pytest.raises(InputError, match=f"{adata.n_obs} different values for {adata.n_obs} cells"):
+        read_training_data(tmp_path / "barcodes.h5ad", batch_key="barcode")

@@ -146,6 +146,7 @@ def test_what_is_told_and_kept() -> None:
     assert describe_scores(named, found) == (
         "P1 (70 cells): B (scores B 1.50, T, naive -0.20)",
         "P2 (30 cells): not named (scores T, naive 0.12, B 0.10)",
+        "No population is named T, naive.",
     )
     import io
 

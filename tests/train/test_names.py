@@ -20,7 +20,7 @@ from scrcl_infer.result import AssignOptions
 from scrcl_infer.target import Target
 from scrcl_infer.verify import verify_bundle
 from scrcl_train.data import read_training_data
-from scrcl_train.names import check_names, find_ontology_ids, read_names, read_ontology_ids
+from scrcl_train.names import check_names, check_types, find_ontology_ids, read_names, read_ontology_ids
 from scrcl_train.options import TrainOptions
 from scrcl_train.pipeline import TrainResult, train
 from scrcl_train.presets import get_preset
@@ -217,3 +217,12 @@ def test_options_that_contradict_are_refused_before_any_work(cells: Path, folder
     with pytest.raises(InputError, match="No type of the marker table has enough genes"):
         train(cells, tmp_path / "new", replace(OPTIONS, markers=tmp_path / "m.csv"))
     assert not (tmp_path / "new.run").exists()
+
+
+def test_labels_that_are_hardly_types_are_refused_and_missing_ones_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(InputError, match="50 different labels for 60 cells"):
+        check_types(np.array([f"cell {i % 50}" for i in range(60)], dtype=object), "barcode")
+    check_types(np.array(["B", "B", "T", "T"], dtype=object), "type")
+    assert not caplog.text
+    check_types(np.array(["B", "B", "T", "T", ""], dtype=object), "type")
+    assert "no label for 1 of 5 cells" in caplog.text

@@ -107,3 +107,8 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(
     monkeypatch.setattr("tempfile.TemporaryDirectory", refuse)
     with pytest.raises(OutputError, match="Permission denied"):
         check_run(cells, tmp_path / "new" / "model", TrainOptions())
+
+
+def test_the_annotated_copy_has_a_name_that_says_what_it_is(cells: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"found\.csv: --write-h5ad writes an \.h5ad"):
+        check_run(cells, tmp_path / "model", TrainOptions(write_h5ad=tmp_path / "found.csv"))
