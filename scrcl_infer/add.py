@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,6 +76,7 @@ def apply_assignment(
         "matrix_state": summary.matrix.state,
         "gene_overlap": summary.genes.weighted_overlap,
         "n_unknown": summary.n_unknown,
+        **asdict(summary.rejection),
         **({"vote": True, "vote_neighbors": vote["n_neighbors"]} if (vote := summary.extra.get("vote")) else {}),
         "obs_columns": written,
     }

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,7 +98,7 @@ class Model:
         BundleIntegrityError
             The encoder is not the one that the manifest speaks of.
         """
-        tally = Tally(self.manifest)
+        tally = Tally(self.manifest, reject=options.reject, strangeness=self.measures_strangeness)
         with self._open(data, options) as query:
             tally.lap("open")
             collector = Collector(self.manifest, query.source.n_cells, strangeness=self.measures_strangeness)
@@ -140,7 +140,7 @@ class Model:
             See `assign`.
         """
         check_target(target, Path(path))
-        tally = Tally(self.manifest)
+        tally = Tally(self.manifest, reject=options.reject, strangeness=self.measures_strangeness)
         with self._open(path, options) as query:
             tally.lap("open")
             with open_sink(target, query.source, self.manifest, strangeness=self.measures_strangeness) as sink:
@@ -177,7 +177,7 @@ class Model:
 
         Nothing in it depends on the clock, the machine, the block size or the threads.
         """
-        calibration, smoothing = self.manifest.calibration, self.manifest.spatial
+        smoothing = self.manifest.spatial
         spatial = {} if smoothing is None else {"section_key": options.section or "", **smoothing.to_dict()}
         return {
             **spatial,
@@ -190,12 +190,9 @@ class Model:
             "n_genes_found": summary.genes.n_found,
             "n_genes_model": summary.genes.n_model,
             "gene_overlap": summary.genes.weighted_overlap,
-            "reject": options.reject,
             **({"vote": True, "vote_neighbors": NEIGHBORS} if options.vote else {}),
-            "rejected_by": "strangeness" if self.measures_strangeness else "probability",
-            "threshold": calibration.threshold,
-            "temperature": calibration.temperature,
             "n_unknown": summary.n_unknown,
+            **asdict(summary.rejection),
             "cell_types": [cell_type.name for cell_type in self.manifest.cell_types],
         }
 

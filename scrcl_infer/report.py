@@ -49,6 +49,7 @@ def build_report(summary: Summary) -> dict[str, Any]:
         "n_empty": summary.n_empty,
         "unknown_rate": round(summary.n_unknown / n_cells, 6) if n_cells else 0.0,
         "mean_confidence": round(summary.mean_confidence, 6),
+        "rejection": asdict(summary.rejection),
         "cells_per_type": dict(summary.cells_per_type),
         "matrix": asdict(summary.matrix),
         "genes": asdict(summary.genes),
@@ -89,6 +90,17 @@ def format_summary(summary: Summary) -> str:
     lines = [*_headline(summary), *_type_lines(summary)]
     lines += [f"warning  {warning}" for warning in summary.warnings]
     return "\n".join(lines)
+
+
+def explain_unknown(summary: Summary) -> str:
+    """Return how many cells are unknown for which reason, in a few words; '' where none is."""
+    found = summary.rejection
+    reasons = {
+        "too strange": found.n_unknown_strange,
+        "too improbable": found.n_unknown_improbable,
+        "without counts in the model's genes": found.n_unknown_empty,
+    }
+    return ", ".join(f"{n:,} {reason}" for reason, n in reasons.items() if n)
 
 
 def read_versions() -> dict[str, str]:
@@ -147,11 +159,7 @@ def _type_lines(summary: Summary) -> list[str]:
     widest = max(len(name) for name, _ in counts)
     lines = []
     for name, n in counts:
-        note = (
-            f"  ({summary.n_empty:,} without counts in the model's genes)"
-            if name == UNKNOWN and summary.n_empty
-            else ""
-        )
+        note = f"  ({why})" if name == UNKNOWN and (why := explain_unknown(summary)) else ""
         lines.append(f"  {name:<{widest}}  {n:>9,}  {n / summary.n_cells:6.1%}{note}")
     return lines
 

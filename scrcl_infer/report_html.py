@@ -14,7 +14,7 @@ import numpy as np
 
 from scrcl_infer.atomic import write_atomically
 from scrcl_infer.contract import UNKNOWN, Calibration, Manifest
-from scrcl_infer.report import build_report
+from scrcl_infer.report import build_report, explain_unknown
 from scrcl_infer.result import Sketch, Summary
 
 ENDINGS = (".html", ".htm")
@@ -80,7 +80,7 @@ def build_html(summary: Summary, manifest: Manifest) -> str:
     sections = [
         f"<h1>{_text(title)}</h1>",
         _warnings(report["warnings"]),
-        _figures(report),
+        _figures(report, explain_unknown(summary)),
         _section("Cells of each type", _type_bars(report, colours)),
         _section("Confidence", _histogram(summary.sketch), _calibration(manifest.calibration, report)),
         _section("Map", _map(summary.sketch, colours)),
@@ -113,14 +113,14 @@ def _warnings(warnings: list[str]) -> str:
     return "\n".join(f'<p class="warning">{_text(warning)}</p>' for warning in warnings)
 
 
-def _figures(report: dict[str, Any]) -> str:
+def _figures(report: dict[str, Any], why: str) -> str:
     unknown = f"{report['n_unknown']:,} ({report['unknown_rate']:.1%})"
     changed = report.get("vote", {}).get("n_changed")
     return _rows(
         {
             "cells": f"{report['n_cells']:,}",
-            "rejected as unknown": unknown,
-            "of them without counts in the model's genes": f"{report['n_empty']:,}",
+            "unknown": unknown,
+            "of them": why or None,
             "mean confidence": f"{report['mean_confidence']:.3f}",
             "changed by the vote of neighbours": None if changed is None else f"{changed:,}",
         }.items()

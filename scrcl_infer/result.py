@@ -49,7 +49,7 @@ class AssignedBlock:
     population: NDArray[np.int32]
     """(N,) index into the manifest's populations; -1 for a cell without counts in the model's genes."""
     cell_type: NDArray[np.int32]
-    """(N,) index into the manifest's cell types; -1 is unknown."""
+    """(N,) index into the manifest's cell types; -1 is unknown: too strange, too improbable, or without counts."""
     confidence: NDArray[np.float32]
     """(N,) calibrated probability of the best type; 0 for a cell without counts."""
     margin: NDArray[np.float32]
@@ -103,6 +103,25 @@ class MatrixReport:
 
 
 @dataclass(frozen=True)
+class RejectionReport:
+    """What makes a cell unknown, and of how many cells what did; the counts add up to the unknown cells."""
+
+    reject: bool
+    """Whether cells with counts were rejected at all."""
+    rejected_by: Literal["strangeness or probability", "probability"]
+    threshold: float
+    """Calibrated probability of the best type below which a cell is unknown."""
+    temperature: float
+    """That the posterior was calibrated with."""
+    n_unknown_strange: int
+    """Cells whose strangeness is above 0, whatever their probability."""
+    n_unknown_improbable: int
+    """Cells whose probability alone is too low; with a vote, the probability before it."""
+    n_unknown_empty: int
+    """Cells without counts in the model's genes."""
+
+
+@dataclass(frozen=True)
 class Sketch:
     """What a picture of the answers needs: a histogram, and some cells in their places."""
 
@@ -128,6 +147,7 @@ class Summary:
     mean_confidence: float
     matrix: MatrixReport
     genes: GeneReport
+    rejection: RejectionReport
     warnings: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
     """Versions, checksums, timings."""

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from scrcl_infer.columns import make_level_column, make_ontology_column
 from scrcl_infer.contract import UNKNOWN, Manifest
 from scrcl_infer.familiarity import Familiarity, FamiliarityTally, doubt
-from scrcl_infer.result import AssignedBlock, Assignment, GeneReport, MatrixReport, Sketch, Summary
+from scrcl_infer.result import (
+    AssignedBlock,
+    Assignment,
+    GeneReport,
+    MatrixReport,
+    RejectionReport,
+    Sketch,
+    Summary,
+)
 from scrcl_infer.target import Labels, encode
 
 BINS = 20
@@ -27,10 +35,16 @@ class Tally:
     ----------
     manifest
         Names of populations and types, and what the model expects of a query.
+    reject
+        Whether cells that the model does not know are unknown.
+    strangeness
+        Whether blocks come with the cells' strangeness; for bundles with a `Rejection`.
     """
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, *, reject: bool = True, strangeness: bool = False) -> None:
         self.manifest = manifest
+        self.reject = reject
+        self.measures_strangeness = strangeness
         self.notes: dict[str, object] = {}
         self.histogram = np.zeros(BINS, dtype=np.int64)
         self.places: list[NDArray[np.float32]] = []
@@ -39,6 +53,7 @@ class Tally:
         self.laps: dict[str, float] = {}
         self.n_cells = 0
         self.n_empty = 0
+        self.n_strange = 0  # of the unknown
         self.confidence = 0.0
         # The last place of each counts the unknown, whose index is -1.
         self.types = np.zeros(len(manifest.cell_types) + 1, dtype=np.int64)
@@ -50,6 +65,8 @@ class Tally:
         """Count a block."""
         self.n_cells += len(block.cell_type)
         self.n_empty += int((block.population < 0).sum())
+        if block.strangeness is not None:  # NaN, which is not above 0, without counts
+            self.n_strange += int(((block.cell_type < 0) & (block.strangeness > 0)).sum())
         self.confidence += float(block.confidence.sum(dtype=np.float64))
         self.familiarity.add(block)
         np.add.at(self.types, block.cell_type, 1)
@@ -109,6 +126,7 @@ class Tally:
             mean_confidence=self.confidence / self.n_cells if self.n_cells else 0.0,
             matrix=matrix,
             genes=genes,
+            rejection=self._rejected(n_unknown),
             warnings=(*self.warnings, *self._doubts(found, genes, n_unknown / max(self.n_cells, 1))),
             extra={
                 "model": {"name": manifest.name, "sha256": model_sha256, "created_by": manifest.created_by},
@@ -130,6 +148,18 @@ class Tally:
             ]
         mean = self.confidence / (self.n_cells - self.n_empty)
         return doubt(found, self.manifest, genes, unknown_share=unknown_share, mean_confidence=mean)
+
+    def _rejected(self, n_unknown: int) -> RejectionReport:
+        calibration = self.manifest.calibration
+        return RejectionReport(
+            reject=self.reject,
+            rejected_by="strangeness or probability" if self.measures_strangeness else "probability",
+            threshold=calibration.threshold,
+            temperature=calibration.temperature,
+            n_unknown_strange=self.n_strange,
+            n_unknown_improbable=n_unknown - self.n_strange - self.n_empty,
+            n_unknown_empty=self.n_empty,
+        )
 
     def _sketched(self) -> Sketch | None:
         if not self.places:

@@ -7,6 +7,7 @@ import json
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -18,13 +19,23 @@ from scrcl_infer.report import (
     REPORT_SCHEMA_VERSION,
     build_report,
     compute_sha256,
+    explain_unknown,
     format_summary,
     read_peak_rss,
     read_versions,
     write_report,
 )
-from scrcl_infer.result import GeneReport, MatrixReport, Summary
+from scrcl_infer.result import GeneReport, MatrixReport, RejectionReport, Summary
 
+NO_CELLS = RejectionReport(
+    reject=True,
+    rejected_by="strangeness or probability",
+    threshold=0.5,
+    temperature=1.2,
+    n_unknown_strange=0,
+    n_unknown_improbable=0,
+    n_unknown_empty=0,
+)
 SUMMARY = Summary(
     n_cells=1000,
     n_unknown=60,
@@ -33,6 +44,7 @@ SUMMARY = Summary(
     mean_confidence=0.87654321,
     matrix=MatrixReport("layers/counts", "counts", "whole numbers, X holds logs"),
     genes=GeneReport(2000, 1990, 0.9912345, "var_names as symbols", 3, 17, ("MALAT1", "β")),
+    rejection=replace(NO_CELLS, n_unknown_strange=42, n_unknown_improbable=8, n_unknown_empty=10),
     warnings=("the copy replaces obs/scrcl_margin",),
     extra={"model": {"name": "human-pbmc", "sha256": "ab"}, "timings_s": {"total": 1.25}},
 )
@@ -69,7 +81,7 @@ def test_an_existing_report_needs_force(tmp_path: Path) -> None:
 
 
 def test_a_report_on_no_cells_has_a_rate_of_zero() -> None:
-    empty = Summary(0, 0, 0, {}, 0.0, SUMMARY.matrix, SUMMARY.genes)
+    empty = Summary(0, 0, 0, {}, 0.0, SUMMARY.matrix, SUMMARY.genes, NO_CELLS)
     assert build_report(empty)["unknown_rate"] == 0
     assert "cells    0" in format_summary(empty)
 
@@ -82,8 +94,14 @@ def test_the_summary_for_people_orders_types_and_says_unknown_last() -> None:
     assert "3 duplicates summed, 17 features of other kinds left out" in lines[2]
     assert [line.split()[0] for line in lines[3:6]] == ["CD4", "B", "unknown"]
     assert lines[3].endswith("900   90.0%")
-    assert lines[5].endswith("(10 without counts in the model's genes)")
+    assert lines[5].endswith("60    6.0%  (42 too strange, 8 too improbable, 10 without counts in the model's genes)")
     assert lines[6] == "warning  the copy replaces obs/scrcl_margin"
+
+
+def test_reasons_that_no_cell_has_are_left_out() -> None:
+    assert explain_unknown(SUMMARY) == "42 too strange, 8 too improbable, 10 without counts in the model's genes"
+    assert explain_unknown(replace(SUMMARY, rejection=replace(NO_CELLS, n_unknown_strange=1234))) == "1,234 too strange"
+    assert explain_unknown(replace(SUMMARY, rejection=NO_CELLS)) == ""
 
 
 def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:

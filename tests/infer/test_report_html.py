@@ -17,7 +17,7 @@ from scrcl_infer.result import AssignOptions, Sketch, Summary
 from scrcl_infer.tally import SKETCHED
 from scrcl_infer.target import Target
 from tests.infer.test_pipeline import query
-from tests.infer.test_report import SUMMARY
+from tests.infer.test_report import NO_CELLS, SUMMARY
 from tests.make_bundle import tiny_bundle
 
 MANIFEST = tiny_bundle().manifest
@@ -80,6 +80,10 @@ def test_the_page_shows_the_answers(tmp_path: Path) -> None:
     for name, n in summary.cells_per_type.items():
         assert name in shown
         assert f"{n:,} ({n / 200:.1%})" in shown
+    found = summary.rejection
+    assert found.n_unknown_strange > 0
+    assert f"{summary.n_unknown} ({summary.n_unknown / 200:.1%}) of them {found.n_unknown_strange} too strange" in shown
+    assert "1 without counts in the model's genes" in shown
     assert summary.matrix.reason in shown
     assert f"{summary.genes.n_found:,} of {summary.genes.n_model:,}" in shown
     assert all(gene in shown for gene in summary.genes.missing_top)
@@ -118,7 +122,7 @@ def test_hostile_names_stay_text() -> None:
 
 
 def test_nothing_to_show_is_no_error() -> None:
-    empty = Summary(0, 0, 0, {}, 0.0, SUMMARY.matrix, SUMMARY.genes)
+    empty = Summary(0, 0, 0, {}, 0.0, SUMMARY.matrix, SUMMARY.genes, NO_CELLS)
     nowhere = Sketch((0,) * 20, np.full((3, 2), np.nan, np.float32), np.full(3, -1, np.int32), ("a",))
     one_place = Sketch((1,) * 20, np.ones((3, 2), np.float32), np.full(3, -1, np.int32), ("a",))
     for sketch in (None, nowhere, one_place):

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
 
+import anndata as ad
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scrcl_infer.result import AssignedBlock, GeneReport, MatrixReport
+from scrcl_infer.add import apply_assignment
+from scrcl_infer.pipeline import Model
+from scrcl_infer.report import write_report
+from scrcl_infer.result import AssignedBlock, AssignOptions, GeneReport, MatrixReport
 from scrcl_infer.tally import Collector, Tally
+from scrcl_infer.target import Target
+from tests.infer.test_pipeline import query
 from tests.make_bundle import tiny_bundle
 
 MANIFEST = tiny_bundle().manifest
@@ -85,3 +93,48 @@ def test_laps_add_up_to_the_total() -> None:
     timings = tally.stamp(tally.summarise(MATRIX, genes(), model_sha256="")).extra["timings_s"]
     assert list(timings) == ["open", "assign", "finish", "total"]
     assert timings["total"] == pytest.approx(sum(list(timings.values())[:-1]), abs=0.003)
+
+
+def doubting(*, strangeness: bool) -> Model:
+    """A model that finds many cells improbable, and some strange where it measures that."""
+    bundle = tiny_bundle()
+    calibration = replace(bundle.manifest.calibration, threshold=0.6)
+    manifest = replace(bundle.manifest, calibration=calibration)
+    return Model(replace(bundle, manifest=manifest, rejection=bundle.rejection if strangeness else None), sha256="a")
+
+
+@pytest.mark.parametrize("vote", [False, True])
+@pytest.mark.parametrize("reject", [False, True])
+@pytest.mark.parametrize("strangeness", [False, True])
+def test_each_unknown_cell_is_counted_under_one_reason(
+    tmp_path: Path, *, strangeness: bool, reject: bool, vote: bool
+) -> None:
+    model, cells = doubting(strangeness=strangeness), query(200)
+    alone = model.assign(cells, options=AssignOptions(reject=False))
+    empty = alone.population == "unknown"
+    strange = np.zeros(200, bool) if alone.strangeness is None else alone.strangeness > 0
+    improbable = (alone.confidence < 0.6) & ~strange & ~empty
+    expected = {
+        "reject": reject,
+        "rejected_by": "strangeness or probability" if strangeness else "probability",
+        "threshold": 0.6,
+        "temperature": 1.5,
+        "n_unknown_strange": int(strange.sum()) * reject,
+        "n_unknown_improbable": int(improbable.sum()) * reject,
+        "n_unknown_empty": 1,
+    }
+    assert empty.sum() == 1
+    assert 0 < improbable.sum() < 200
+    assert (strange & (alone.confidence < 0.6)).any() == strangeness  # both reasons in one cell
+    options = AssignOptions(reject=reject, vote=vote, block_size=30)
+    answers = model.assign(cells, options=options)
+    assert asdict(answers.summary.rejection) == expected
+    assert answers.summary.n_unknown == sum(n for name, n in expected.items() if name.startswith("n_"))
+    assert answers.summary.n_unknown == (answers.cell_type == "unknown").sum()
+    cells.write_h5ad(tmp_path / "new.h5ad")
+    summary = model.assign_file(tmp_path / "new.h5ad", Target(tmp_path / "out.h5ad"), options=options)
+    write_report(summary, tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_text())["rejection"] == expected
+    apply_assignment(cells, answers)
+    for uns in (ad.read_h5ad(tmp_path / "out.h5ad").uns["scrcl"], cells.uns["scrcl"]):
+        assert {name: uns[name] for name in expected} == expected
