@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +23,8 @@ from scrcl_infer.target import Target
 
 REPORT_SCHEMA_VERSION = 1
 """Raised when a key of the report is renamed, removed or changes its meaning; new keys may come at any time."""
+LEVEL_NAMES = 8
+"""Most names of a coarser level in the summary for people; the reports have all."""
 
 
 def build_report(summary: Summary) -> dict[str, Any]:
@@ -32,7 +34,7 @@ def build_report(summary: Summary) -> dict[str, Any]:
     ----------
     summary
         What is said about the file; the keys of its `extra` ('model', 'input', 'output', 'options', 'populations',
-        'timings_s') go in as they are.
+        'levels', 'timings_s') go in as they are.
 
     Returns
     -------
@@ -87,7 +89,7 @@ def write_report(summary: Summary, path: Path, *, force: bool = False) -> None:
 
 def format_summary(summary: Summary) -> str:
     """Return the summary for people: a few aligned lines, no colours, ends without a line feed."""
-    lines = [*_headline(summary), *_type_lines(summary)]
+    lines = [*_headline(summary), *_type_lines(summary), *_level_lines(summary)]
     lines += [f"warning  {warning}" for warning in summary.warnings]
     return "\n".join(lines)
 
@@ -101,6 +103,11 @@ def explain_unknown(summary: Summary) -> str:
         "without counts in the model's genes": found.n_unknown_empty,
     }
     return ", ".join(f"{n:,} {reason}" for reason, n in reasons.items() if n)
+
+
+def order_counts(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Return names and their cells, most frequent first, unknown last."""
+    return sorted(counts.items(), key=lambda item: (item[0] == UNKNOWN, -item[1], item[0]))
 
 
 def read_versions() -> dict[str, str]:
@@ -153,7 +160,7 @@ def _headline(summary: Summary) -> list[str]:
 
 def _type_lines(summary: Summary) -> list[str]:
     """One line a type, most frequent first, unknown last."""
-    counts = sorted(summary.cells_per_type.items(), key=lambda item: (item[0] == UNKNOWN, -item[1], item[0]))
+    counts = order_counts(summary.cells_per_type)
     if not counts:
         return []
     widest = max(len(name) for name, _ in counts)
@@ -161,6 +168,17 @@ def _type_lines(summary: Summary) -> list[str]:
     for name, n in counts:
         note = f"  ({why})" if name == UNKNOWN and (why := explain_unknown(summary)) else ""
         lines.append(f"  {name:<{widest}}  {n:>9,}  {n / summary.n_cells:6.1%}{note}")
+    return lines
+
+
+def _level_lines(summary: Summary) -> list[str]:
+    """One line a coarser level, the first names only where there are many."""
+    lines = []
+    for key, per_name in summary.extra.get("levels", {}).items():
+        counts = order_counts(per_name)
+        shown = [f"{name} {n:,}" for name, n in counts[:LEVEL_NAMES]]
+        more = [f"{len(counts) - LEVEL_NAMES:,} more"] if len(counts) > LEVEL_NAMES else []
+        lines.append(f"level    {key}: {', '.join([*shown, *more])}")
     return lines
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from scrcl_infer.atomic import write_atomically
 from scrcl_infer.contract import UNKNOWN, Calibration, Manifest
-from scrcl_infer.report import build_report, explain_unknown
+from scrcl_infer.report import build_report, explain_unknown, order_counts
 from scrcl_infer.result import Sketch, Summary
 
 ENDINGS = (".html", ".htm")
@@ -82,6 +82,7 @@ def build_html(summary: Summary, manifest: Manifest) -> str:
         _warnings(report["warnings"]),
         _figures(report, explain_unknown(summary)),
         _section("Cells of each type", _type_bars(report, colours)),
+        *(_section(f"Cells at level '{key}'", _level(counts)) for key, counts in report.get("levels", {}).items()),
         _section("Confidence", _histogram(summary.sketch), _calibration(manifest.calibration, report)),
         _section("Map", _map(summary.sketch, colours)),
         _section("Genes", _genes(report["genes"])),
@@ -129,7 +130,7 @@ def _figures(report: dict[str, Any], why: str) -> str:
 
 def _type_bars(report: dict[str, Any], colours: dict[str, str]) -> str:
     """Return one bar a type, most frequent first, unknown last."""
-    counts = sorted(report["cells_per_type"].items(), key=lambda item: (item[0] == UNKNOWN, -item[1], item[0]))
+    counts = order_counts(report["cells_per_type"])
     if not counts:
         return "<p>No cells.</p>"
     most, left, room = max(n for _, n in counts), 230, SIDE - 230 - 120
@@ -143,6 +144,12 @@ def _type_bars(report: dict[str, Any], colours: dict[str, str]) -> str:
             f'<text x="{left + width + 6:.1f}" y="{y + 15}">{n:,} ({n / report["n_cells"]:.1%})</text></g>'
         )
     return _svg(SIDE, ROW * len(counts), bars)
+
+
+def _level(per_name: dict[str, int]) -> str:
+    """Return a table of the cells of each name at a coarser level."""
+    n_cells = max(sum(per_name.values()), 1)
+    return _rows((name, f"{n:,} ({n / n_cells:.1%})") for name, n in order_counts(per_name))
 
 
 def _histogram(sketch: Sketch | None) -> str:

@@ -16,6 +16,7 @@ import pytest
 
 from scrcl_infer.errors import OutputError
 from scrcl_infer.report import (
+    LEVEL_NAMES,
     REPORT_SCHEMA_VERSION,
     build_report,
     compute_sha256,
@@ -102,6 +103,17 @@ def test_reasons_that_no_cell_has_are_left_out() -> None:
     assert explain_unknown(SUMMARY) == "42 too strange, 8 too improbable, 10 without counts in the model's genes"
     assert explain_unknown(replace(SUMMARY, rejection=replace(NO_CELLS, n_unknown_strange=1234))) == "1,234 too strange"
     assert explain_unknown(replace(SUMMARY, rejection=NO_CELLS)) == ""
+
+
+def test_the_summary_for_people_has_a_line_for_each_coarser_level() -> None:
+    many = {f"name {i}": 100 - i for i in range(LEVEL_NAMES + 3)}
+    levelled = replace(SUMMARY, extra={"levels": {"broad": {"unknown": 60, "T": 900, "B": 40}, "deep": many}})
+    lines = [line for line in format_summary(levelled).splitlines() if line.startswith("level ")]
+    assert lines[0] == "level    broad: T 900, B 40, unknown 60"
+    assert lines[1].startswith("level    deep: name 0 100, name 1 99, ")
+    assert lines[1].endswith(f"name {LEVEL_NAMES - 1} {101 - LEVEL_NAMES}, 3 more")
+    assert len(lines) == 2
+    assert "level " not in format_summary(SUMMARY)
 
 
 def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:

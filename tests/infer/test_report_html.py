@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scrcl_infer.contract import CellType, Manifest
+from scrcl_infer.contract import Bundle, CellType, Manifest
 from scrcl_infer.errors import OutputError
 from scrcl_infer.pipeline import Model
 from scrcl_infer.report_html import build_html, write_html
 from scrcl_infer.result import AssignOptions, Sketch, Summary
 from scrcl_infer.tally import SKETCHED
 from scrcl_infer.target import Target
+from tests.infer.test_levels import BROAD, WIDE, levelled
 from tests.infer.test_pipeline import query
 from tests.infer.test_report import NO_CELLS, SUMMARY
 from tests.make_bundle import tiny_bundle
@@ -55,10 +56,10 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
-def summary_of(n: int, *, options: AssignOptions, folder: Path) -> Summary:
+def summary_of(n: int, *, options: AssignOptions, folder: Path, bundle: Bundle | None = None) -> Summary:
     path = folder / "q.h5ad"
     query(n=n).write_h5ad(path)
-    model = Model(tiny_bundle(), sha256="abc", threads=1)
+    model = Model(bundle or tiny_bundle(), sha256="abc", threads=1)
     return model.assign_file(path, Target(folder / "o.tsv", force=True), options=options)
 
 
@@ -103,6 +104,25 @@ def test_warnings_come_first() -> None:
     assert "No warnings" in build_html(replace(SUMMARY, warnings=()), MANIFEST)
 
 
+def test_each_coarser_level_has_a_table(tmp_path: Path) -> None:
+    bundle = levelled(BROAD, WIDE)
+    summary = summary_of(200, options=AssignOptions(), folder=tmp_path, bundle=bundle)
+    page = Page(build_html(summary, bundle.manifest))
+    is_safe(page)
+    headings = {f"Cells at level '{key}'": key for key in ("broad", "wide")}
+    assert set(headings) < set(page.text)
+    for heading, key in headings.items():
+        at = page.text.index(heading) + 2  # a line feed comes after the heading
+        expected = summary.extra["levels"][key]
+        rows = page.text[at : at + 2 * len(expected)]
+        assert dict(zip(rows[::2], rows[1::2], strict=True)) == {
+            name: f"{n} ({n / 200:.1%})" for name, n in expected.items()
+        }
+        assert sum(expected.values()) == 200
+        assert rows[-2] == "unknown"
+    assert "level" not in " ".join(Page(build_html(SUMMARY, MANIFEST)).text)
+
+
 def test_hostile_names_stay_text() -> None:
     manifest: Manifest = replace(MANIFEST, name=EVIL, cell_types=(CellType(EVIL, 1), *MANIFEST.cell_types[1:]))
     sketch = Sketch((0,) * 19 + (4,), np.eye(4, 2, dtype=np.float32), np.zeros(4, np.int32), (EVIL, "b", "c", "d"))
@@ -114,7 +134,13 @@ def test_hostile_names_stay_text() -> None:
         sketch=sketch,
         genes=replace(SUMMARY.genes, matched_by=EVIL, missing_top=(EVIL,)),
         matrix=replace(SUMMARY.matrix, where=EVIL, reason=EVIL),
-        extra={"model": {"sha256": EVIL}, "input": {"path": EVIL}, "options": {EVIL: EVIL}, "explanation": [row]},
+        extra={
+            "model": {"sha256": EVIL},
+            "input": {"path": EVIL},
+            "options": {EVIL: EVIL},
+            "explanation": [row],
+            "levels": {EVIL: {EVIL: 4}},
+        },
     )
     page = Page(build_html(summary, manifest))
     is_safe(page)
