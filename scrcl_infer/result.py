@@ -1,4 +1,4 @@
-"""What goes into an assignment and what comes out: frozen options and results, no behaviour."""
+"""What goes into an assignment and what comes out: frozen options and results, no behaviour but how they are shown."""
 
 from __future__ import annotations
 
@@ -177,3 +177,9 @@ class Assignment:
     strangeness: NDArray[np.float32] | None = None
     """(n,) how far each cell lies outside of what the model knows: above 0 it is unknown; NaN for a cell without
     counts. None for bundles that reject by the probability alone."""
+
+    def __repr__(self) -> str:
+        """One line; the arrays would fill pages."""
+        n_types, unknown = len(set(self.cell_type) - {UNKNOWN}), int((self.cell_type == UNKNOWN).sum())
+        model = self.summary.extra.get("model", {}).get("name", UNKNOWN)
+        return f"Assignment({len(self.cell_type):,} cells, {n_types:,} types, {unknown:,} unknown, model '{model}')"

@@ -138,3 +138,11 @@ def test_each_unknown_cell_is_counted_under_one_reason(
     apply_assignment(cells, answers)
     for uns in (ad.read_h5ad(tmp_path / "out.h5ad").uns["scrcl"], cells.uns["scrcl"]):
         assert {name: uns[name] for name in expected} == expected
+
+
+def test_answers_show_themselves_in_one_line() -> None:
+    answers = Model(tiny_bundle(), sha256="a", threads=1).assign(query(1200))
+    n_types, unknown = len(set(answers.cell_type) - {"unknown"}), answers.summary.n_unknown
+    assert repr(answers) == f"Assignment(1,200 cells, {n_types} types, {unknown} unknown, model 'tiny')"
+    assert str(answers) == repr(answers)
+    assert 0 < unknown < 1000
