@@ -59,6 +59,11 @@ class Extras:
     explain: Path | None = None
     """Table of the genes that drove each type."""
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All of them."""
+        return (*self.reports, *([self.explain] if self.explain else []))
+
 
 # Each option as a type, so that the command below reads as a list of what it takes.
 Data = Annotated[Path, typer.Argument(metavar="NEW.h5ad", help="Cells to assign. Never changed.")]
@@ -110,7 +115,7 @@ Report = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Replace existing outputs, and foreign columns.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPUs to use.  [default: those allowed]")]
 BlockSize = Annotated[int, typer.Option(min=1, help="Cells held in memory; does not change answers.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check model, input and output; assign nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check model, input and outputs; assign and write nothing.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")]
 Version = Annotated[
     bool, typer.Option("--version", callback=shell.version_callback(PROG), is_eager=True, help="Show it and exit.")
@@ -167,7 +172,7 @@ def assign_cli(
     loaded = _load(model, threads, quiet=quiet)
     Labels.from_manifest(loaded.manifest, target)  # refuses ontology ids that the model does not have
     if dry_run:
-        _check(loaded, data, options)
+        _check(loaded, data, options, unwritten=_list_files(target, extras))
     else:
         assign(loaded, data, target, options=options, extras=extras, quiet=quiet)
 
@@ -186,7 +191,6 @@ def assign(
     Parameters and errors are those of `Model.assign_file`; `extras` are the further files to write.
     """
     from scrcl_infer.report import format_summary
-    from scrcl_infer.target import STDOUT
 
     with ProgressLine(sys.stderr, quiet=quiet) as progress:
         summary = model.assign_file(data, target, options=options, progress=progress)
@@ -195,7 +199,7 @@ def assign(
     if quiet:
         lines = [f"{PROG}: warning: {warning}" for warning in summary.warnings]
     else:
-        lines = [format_summary(summary)] + ([f"written  {target.path}"] if target.path != STDOUT else [])
+        lines = [format_summary(summary), *(f"written  {path}" for path in _list_files(target, extras))]
     if lines:
         typer.echo("\n".join(lines), err=True)
     return summary
@@ -224,12 +228,20 @@ def _check_extras(extras: Extras, data: Path, target: Target) -> None:
         check_explanation(extras.explain, force=target.force, inputs=(data,))
     for report in extras.reports:
         check_path(report, force=target.force, inputs=(data,))
-    paths = [target.path, *extras.reports, *([extras.explain] if extras.explain else [])]
+    paths = [target.path, *extras.paths]
     resolved = [path.resolve() for path in paths]
     twice = next((path for i, path in enumerate(paths) if resolved[i] in resolved[:i]), None)
     if twice is not None:
         msg = f"'{twice}' is named for two outputs. Give them different names."
         raise OutputError(msg)
+
+
+def _list_files(target: Target, extras: Extras | None) -> list[Path]:
+    """Return the files that a run writes; standard output is none."""
+    from scrcl_infer.target import STDOUT
+
+    answers = [] if target.path == STDOUT else [target.path]
+    return [*answers, *(extras.paths if extras is not None else ())]
 
 
 def _write_extras(
@@ -265,13 +277,14 @@ def _load(model: str | None, threads: int | None, *, quiet: bool) -> Model:
     return load(folder, threads=threads)
 
 
-def _check(model: Model, data: Path, options: AssignOptions) -> None:
+def _check(model: Model, data: Path, options: AssignOptions, *, unwritten: list[Path]) -> None:
     matrix, genes = model.check(data, options=options)
+    files = f", and nothing was written to {', '.join(map(str, unwritten))}" if unwritten else ""
     typer.echo(
         f"model    {model.manifest.name}: {len(model.manifest.cell_types)} types\n"
         f"matrix   {matrix.where} as {matrix.state}. {matrix.reason}\n"
         f"genes    {genes.n_found:,} of {genes.n_model:,} found, {genes.weighted_overlap:.1%} of the model's evidence "
-        f"({genes.matched_by})\nNothing was assigned: this was a dry run.",
+        f"({genes.matched_by})\nNothing was assigned{files}: this was a dry run.",
         err=True,
     )
 

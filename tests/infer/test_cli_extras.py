@@ -14,7 +14,7 @@ import pytest
 from scrcl_infer import shell
 from scrcl_infer.bundle import write_bundle
 from scrcl_infer.cli import PROG, app
-from tests.infer.test_cli import write_query
+from tests.infer.test_cli import Run, write_query
 from tests.make_bundle import tiny_bundle
 
 
@@ -25,15 +25,20 @@ def query(tmp_path: Path) -> Path:
     return write_query(tmp_path / "new.h5ad", 30)
 
 
-def test_a_page_a_report_and_the_driving_genes(
-    query: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def run(*words: object) -> tuple[int, str, str]:
+@pytest.fixture
+def run(query: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command in this process; return exit code, stdout and stderr."""
+    monkeypatch.setenv("SCRCL_MODELS", str(query.parent / "models"))
+
+    def call(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["scrcl-assign", *map(str, words)])
         code = shell.run(app, prog=PROG)
         return code, *capsys.readouterr()
 
-    monkeypatch.setenv("SCRCL_MODELS", str(query.parent / "models"))
+    return call
+
+
+def test_a_page_a_report_and_the_driving_genes(query: Path, run: Run) -> None:
     folder = query.parent
     words = [query, "-m", "tiny", "-o", folder / "o.tsv", "--vote", "--explain", folder / "genes.csv"]
     assert run(*words, "--report", folder / "r.html", "--report", folder / "r.json", "-q") == (0, "", "")
@@ -48,6 +53,33 @@ def test_a_page_a_report_and_the_driving_genes(
         assert run(query, "-m", "tiny", "-o", folder / "new.tsv", *extra)[0] == 6
     assert run(query, "-m", "tiny", "--report", folder / "a", "--report", folder / "a")[0] == 6
     assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
+
+
+def test_every_file_that_was_written_is_named(query: Path, run: Run) -> None:
+    folder = query.parent
+    before = {path for path in folder.iterdir() if path.is_file()}
+    options = ["--explain", folder / "g.csv", "--report", folder / "r.html", "--report", folder / "r.json"]
+    code, _, err = run(query, "-m", "tiny", "-o", folder / "o.tsv", *options)
+    assert code == 0
+    named = [Path(line.removeprefix("written  ")) for line in err.splitlines() if line.startswith("written  ")]
+    assert named[0] == folder / "o.tsv"
+    assert sorted(named) == sorted({path for path in folder.iterdir() if path.is_file()} - before)
+    code, _, err = run(query, "-m", "tiny", "--report", folder / "only.json")
+    assert code == 0
+    assert [line for line in err.splitlines() if line.startswith("written")] == [f"written  {folder / 'only.json'}"]
+
+
+def test_a_dry_run_says_that_it_writes_none_of_the_files_named(query: Path, run: Run) -> None:
+    folder = query.parent
+    before = sorted(folder.iterdir())
+    words = [query, "-m", "tiny", "--dry-run", "--report", folder / "a.json", "--explain", folder / "g.csv"]
+    code, out, err = run(*words, "-o", folder / "o.tsv", "-q")
+    assert (code, out) == (0, "")
+    files = ", ".join(str(folder / name) for name in ("o.tsv", "a.json", "g.csv"))
+    assert err.splitlines()[-1] == (f"Nothing was assigned, and nothing was written to {files}: this was a dry run.")
+    assert run(query, "-m", "tiny", "--dry-run")[2].endswith("Nothing was assigned: this was a dry run.\n")
+    assert run(query, "-m", "tiny", "--dry-run", "--report", folder / "none" / "a.json")[0] == 6
+    assert sorted(folder.iterdir()) == before
 
 
 def test_the_vote_takes_no_more_cpus_than_it_may(query: Path) -> None:
