@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scrcl_infer.columns import CONFIDENCE, ONTOLOGY_COLUMN, STRANGENESS
 from scrcl_infer.contract import UNKNOWN
 from scrcl_infer.errors import InputError
-from scrcl_infer.result import Assignment
+from scrcl_infer.result import Assignment, Summary
 from scrcl_infer.target import DEFAULT_PREFIX, SLOTS, STDOUT, Target
 
 if TYPE_CHECKING:
@@ -68,16 +68,21 @@ def apply_assignment(
         written.append(ONTOLOGY_COLUMN)
     adata.obsm[SLOTS.embedding] = answers.embedding
     adata.obsm[SLOTS.map] = answers.map
-    summary = answers.summary
-    adata.uns[SLOTS.uns] = {
-        "model": summary.extra.get("model", {}).get("name", UNKNOWN),
-        "model_sha256": summary.extra.get("model", {}).get("sha256", UNKNOWN),
+    adata.uns[SLOTS.uns] = _describe(answers.summary, written)
+
+
+def _describe(summary: Summary, written: list[str]) -> dict[str, object]:
+    """Return how the answers came about, and the columns of `obs` that hold them."""
+    model, vote = summary.extra.get("model", {}), summary.extra.get("vote")
+    return {
+        "model": model.get("name", UNKNOWN),
+        "model_sha256": model.get("sha256", UNKNOWN),
         "matrix": summary.matrix.where,
         "matrix_state": summary.matrix.state,
         "gene_overlap": summary.genes.weighted_overlap,
         "n_unknown": summary.n_unknown,
         **asdict(summary.rejection),
-        **({"vote": True, "vote_neighbors": vote["n_neighbors"]} if (vote := summary.extra.get("vote")) else {}),
+        **({"vote": True, "vote_neighbors": vote["n_neighbors"]} if vote else {}),
         "obs_columns": written,
     }
 
