@@ -16,7 +16,9 @@ def evaluate_cli(
     data: Annotated[
         Path, typer.Argument(metavar="FOUND.h5ad", help="With scrcl_* columns, from training or assigning.")
     ],
-    labels: Annotated[str, typer.Option(metavar="OBS_KEY", help="The truth to compare with.")],
+    labels: Annotated[
+        str, typer.Option(metavar="OBS_KEY", help="The truth; of a coarser level's name: compares that level.")
+    ],
     prefix: Annotated[str, typer.Option("--obs-prefix", metavar="TEXT", help="Of the columns.")] = "scrcl_",
     reliability: Annotated[
         Path | None,

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scrcl_infer.columns import STRANGENESS
+from scrcl_infer.columns import CONFIDENCE, STRANGENESS
 from scrcl_infer.contract import UNKNOWN
 from scrcl_infer.h5ad import H5ad
-from scrcl_infer.target import DEFAULT_PREFIX, SLOTS
+from scrcl_infer.target import DEFAULT_PREFIX, SLOTS, ColumnNames
 from scrcl_train.data import read_labels
 from scrcl_train.evaluate import score_assignment, score_clustering
 
@@ -29,7 +29,8 @@ def evaluate_file(data: Path, label_key: str, *, prefix: str = DEFAULT_PREFIX) -
     data
         Written by `scrcl-train --write-h5ad` or `scrcl-assign -o`.
     label_key
-        Column of `obs` that holds the truth; cells without label are left out.
+        Column of `obs` that holds the truth; cells without label are left out. Where the file has answers at a coarser
+        level of this name (`scrcl_KEY` and `scrcl_KEY_confidence`), they are compared in place of the types.
     prefix
         Put before 'population', 'cell_type', 'confidence' and 'strangeness'.
 
@@ -37,8 +38,9 @@ def evaluate_file(data: Path, label_key: str, *, prefix: str = DEFAULT_PREFIX) -
     -------
     dict
         'populations' holds the fields of `ClusteringScores`; 'types', where the file has confidences, those of
-        `AssignmentScores`, or a 'reason' why there are none. `unknown_auroc` is that of the score that the cells were
-        rejected by: strangeness where the file has it, else confidence.
+        `AssignmentScores`, or a 'reason' why there are none, and the 'column' that was compared. The types known are
+        those of the model; of a coarser level, those in the column. `unknown_auroc` is that of the score that the cells
+        were rejected by: strangeness where the file has it, else the confidence of the type.
 
     Raises
     ------
@@ -50,18 +52,29 @@ def evaluate_file(data: Path, label_key: str, *, prefix: str = DEFAULT_PREFIX) -
         found = source.obs_column(f"{prefix}population")
         scores: dict[str, Any] = {"populations": dataclasses.asdict(score_clustering(truth, found))}
         if f"{prefix}confidence" in source.obs_keys():
-            scores["types"] = _score_types(source, truth, prefix)
+            scores["types"] = _score_types(source, truth, prefix, label_key)
     return scores
 
 
-def _score_types(source: Source, truth: NDArray[np.object_], prefix: str) -> dict[str, Any]:
-    answers, confidence = source.obs_column(f"{prefix}cell_type"), source.obs_column(f"{prefix}confidence")
-    known = sorted(({str(name) for name in answers} | set(_model_types(source))) - {UNKNOWN})
+def _score_types(source: Source, truth: NDArray[np.object_], prefix: str, label_key: str) -> dict[str, Any]:
+    level = _is_level(source, prefix, label_key)
+    column = f"{prefix}{label_key}" if level else f"{prefix}cell_type"
+    answers = source.obs_column(column)
+    known = sorted(({str(name) for name in answers} | set([] if level else _model_types(source))) - {UNKNOWN})
     if not set(known) & set(truth):
-        return {"reason": f"no label is among the types answered: {', '.join(known[:5])}, ..."}
+        return {"column": column, "reason": f"no label is among the types answered: {', '.join(known[:5])}, ..."}
+    by_type = source.obs_column(f"{prefix}confidence")
+    confidence = source.obs_column(column + CONFIDENCE) if level else by_type
     strange = f"{prefix}{STRANGENESS}"
-    score = _familiarity(source.obs_column(strange)) if strange in source.obs_keys() else confidence
-    return dataclasses.asdict(score_assignment(truth, answers, confidence, known_types=known, rejection_score=score))
+    score = _familiarity(source.obs_column(strange)) if strange in source.obs_keys() else by_type
+    found = score_assignment(truth, answers, confidence, known_types=known, rejection_score=score)
+    return {"column": column, **dataclasses.asdict(found)}
+
+
+def _is_level(source: Source, prefix: str, key: str) -> bool:
+    """Return whether the file has answers, with their probability, at a coarser level of the types called `key`."""
+    own = {prefix + key, prefix + key + CONFIDENCE}
+    return key not in {*ColumnNames._fields, STRANGENESS} and own <= set(source.obs_keys())
 
 
 def _model_types(source: Source) -> list[str]:

@@ -60,6 +60,30 @@ def test_a_type_that_the_model_knows_and_never_answers_is_missed_and_not_new(ann
         assert types["n_novel"] == novel
 
 
+def test_a_coarser_level_is_compared_with_the_labels_of_its_name(annotated: Path, tmp_path: Path) -> None:
+    import anndata as ad
+
+    adata = ad.read_h5ad(annotated)
+    rng = np.random.default_rng(2)
+    lineage = np.where(adata.obs["cell_type"] == "B", "one", "other").astype(object)
+    answers = np.where(rng.random(lineage.size) < 0.2, rng.permutation(lineage), lineage)
+    sure = rng.random(lineage.size).astype(np.float32)
+    adata.obs["lineage"] = lineage
+    adata.obs["scrcl_lineage"] = answers
+    adata.uns["scrcl"] = {"cell_types": sorted(set(adata.obs["cell_type"]))}
+    adata.write_h5ad(tmp_path / "unsure.h5ad")  # without a probability it is no answer of a level
+    assert evaluate_file(tmp_path / "unsure.h5ad", "lineage")["types"]["column"] == "scrcl_cell_type"
+    adata.obs["scrcl_lineage_confidence"] = sure
+    adata.write_h5ad(tmp_path / "levels.h5ad")
+    types = evaluate_file(tmp_path / "levels.h5ad", "lineage")["types"]
+    assert types["column"] == "scrcl_lineage"
+    assert types["accuracy"] == pytest.approx((answers == lineage).mean())
+    assert [row["n_cells"] for row in types["reliability"]] == [
+        row.n_cells for row in compute_reliability(sure, answers == lineage)
+    ]
+    assert evaluate_file(tmp_path / "levels.h5ad", "cell_type")["types"]["column"] == "scrcl_cell_type"
+
+
 def test_unknown_cells_are_told_by_the_score_that_rejects_them(annotated: Path, tmp_path: Path) -> None:
     import anndata as ad
 
