@@ -29,7 +29,8 @@ def evaluate_cli(
 
     Populations: ACC (Hungarian), NMI, ARI, macro-F1. Types, where there are confidences: accuracy, macro- and weighted
     F1 over the types that both sides have, calibration error, and how well cells of other types are told
-    ('unknown' detection, AUROC) by the score that they are rejected by: strangeness, or confidence without it.
+    ('unknown' detection, AUROC) by the score that they are rejected by: strangeness, or confidence without it. Labels
+    that are no type of the model are listed.
     """
     from scrcl_train.evaluate_file import evaluate_file
     from scrcl_train.reliability_picture import check_picture

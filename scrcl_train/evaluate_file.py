@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from scrcl_infer.contract import UNKNOWN
 from scrcl_infer.h5ad import H5ad
 from scrcl_infer.target import DEFAULT_PREFIX, SLOTS, ColumnNames
 from scrcl_train.data import read_labels
-from scrcl_train.evaluate import score_assignment, score_clustering
+from scrcl_train.evaluate import is_labelled, score_assignment, score_clustering
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,8 +40,10 @@ def evaluate_file(data: Path, label_key: str, *, prefix: str = DEFAULT_PREFIX) -
     dict
         'populations' holds the fields of `ClusteringScores`; 'types', where the file has confidences, those of
         `AssignmentScores`, or a 'reason' why there are none, and the 'column' that was compared. The types known are
-        those of the model; of a coarser level, those in the column. `unknown_auroc` is that of the score that the cells
-        were rejected by: strangeness where the file has it, else the confidence of the type.
+        those of the model; of a coarser level, or where the file does not say them, those in the column.
+        'novel_labels' counts the cells of each label that is none of them, and a 'note' says so where there are any.
+        `unknown_auroc` is that of the score that the cells were rejected by: strangeness where the file has it, else
+        the confidence of the type.
 
     Raises
     ------
@@ -60,15 +63,28 @@ def _score_types(source: Source, truth: NDArray[np.object_], prefix: str, label_
     level = _is_level(source, prefix, label_key)
     column = f"{prefix}{label_key}" if level else f"{prefix}cell_type"
     answers = source.obs_column(column)
-    known = sorted(({str(name) for name in answers} | set([] if level else _model_types(source))) - {UNKNOWN})
+    of_model = [] if level else _model_types(source)
+    known = sorted(({str(name) for name in answers} | set(of_model)) - {UNKNOWN})
+    compared = {"column": column, **_describe_novel(truth, known, all_known=bool(of_model))}
     if not set(known) & set(truth):
-        return {"column": column, "reason": f"no label is among the types answered: {', '.join(known[:5])}, ..."}
+        return {**compared, "reason": f"no label is among the types answered: {', '.join(known[:5])}, ..."}
     by_type = source.obs_column(f"{prefix}confidence")
     confidence = source.obs_column(column + CONFIDENCE) if level else by_type
     strange = f"{prefix}{STRANGENESS}"
     score = _familiarity(source.obs_column(strange)) if strange in source.obs_keys() else by_type
     found = score_assignment(truth, answers, confidence, known_types=known, rejection_score=score)
-    return {"column": column, **dataclasses.asdict(found)}
+    return {**compared, **dataclasses.asdict(found)}
+
+
+def _describe_novel(truth: NDArray[np.object_], known: list[str], *, all_known: bool) -> dict[str, Any]:
+    """Count the cells of each label that is none of the known types; all are known where the file lists the model's."""
+    counted = Counter(str(label) for label in truth[is_labelled(truth)]).most_common()
+    novel = {label: n for label, n in counted if label not in known}
+    if not novel:
+        return {"novel_labels": novel}
+    what = "labels that are no type of the model" if all_known else "labels that were never answered"
+    listed = ", ".join(f"{label} ({n} {'cell' if n == 1 else 'cells'})" for label, n in novel.items())
+    return {"novel_labels": novel, "note": f"{what}: {listed}; their cells are counted as novel"}
 
 
 def _is_level(source: Source, prefix: str, key: str) -> bool:

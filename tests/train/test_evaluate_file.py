@@ -58,6 +58,37 @@ def test_a_type_that_the_model_knows_and_never_answers_is_missed_and_not_new(ann
         types = evaluate_file(tmp_path / "answered.h5ad", "cell_type")["types"]
         assert types["accuracy"] == pytest.approx(accuracy)
         assert types["n_novel"] == novel
+        assert types["novel_labels"] == ({"B": novel} if novel else {})
+        assert ("note" in types) == bool(novel)
+
+
+def test_labels_that_are_no_type_of_the_model_are_listed(
+    annotated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import anndata as ad
+
+    adata = ad.read_h5ad(annotated)
+    truth = adata.obs["cell_type"].astype(str).to_numpy()
+    strange = np.where(truth == "B", "B lymphocyte", truth).astype(object)
+    strange[:2] = "Lymphocyte"
+    adata.obs["label"] = strange
+    for cell_types, said in (
+        (sorted(set(truth)), "labels that are no type of the model"),
+        ([], "labels that were never answered"),
+    ):
+        adata.uns["scrcl"] = {"cell_types": cell_types} if cell_types else {}
+        adata.write_h5ad(tmp_path / "renamed.h5ad")
+        evaluate_cli(tmp_path / "renamed.h5ad", "label", prefix="scrcl_")
+        types = json.loads(capsys.readouterr().out)["types"]
+        n = int((strange == "B lymphocyte").sum())
+        assert types["novel_labels"] == {"B lymphocyte": n, "Lymphocyte": 2}
+        assert types["note"].startswith(f"{said}: B lymphocyte ({n} cells), Lymphocyte (2 cells)")
+        assert types["n_novel"] == n + 2
+    adata.obs["label"] = pd.Categorical("the " + adata.obs["cell_type"].astype(str))
+    adata.write_h5ad(tmp_path / "none.h5ad")
+    types = evaluate_file(tmp_path / "none.h5ad", "label")["types"]
+    assert "no label is among" in types["reason"]
+    assert len(types["novel_labels"]) == len(set(truth))
 
 
 def test_a_coarser_level_is_compared_with_the_labels_of_its_name(annotated: Path, tmp_path: Path) -> None:
