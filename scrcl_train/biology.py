@@ -70,6 +70,9 @@ def write_biology(
     Tables (TSV): `markers`, `associated_genes`, `association_vs_markers`, `paga`. Figures (PNG): `umap`, `dotplot`,
     `heatmap`, `paga`, `association_vs_markers`, `associated_genes`.
 
+    The tables rank genes by their association alone, also those that are lower in the population than elsewhere; the
+    figure `associated_genes` shows the first of those that are higher (`log_difference` above 0).
+
     Parameters
     ----------
     h5ad
@@ -203,7 +206,8 @@ def write_tables_and_genes(adata: AnnData, bundle: Bundle, folder: Path, *, seed
 
     names = [population.name for population in bundle.manifest.populations]
     genes, association = bundle.manifest.genes.names, bundle.gene_graph.association
-    driven = markers.list_associated_genes(association, genes, names, ranked)
+    differences = markers.compute_log_differences(adata, POPULATION, genes, names)
+    driven = markers.list_associated_genes(association, genes, names, ranked, differences)
     compared = markers.compare_association(association, genes, names, ranked)
     types = {population.name: population.cell_type for population in bundle.manifest.populations}
     for table, name in ((driven, "associated_genes"), (compared, "association_vs_markers")):

@@ -180,15 +180,25 @@ def draw_overlap(comparison: pd.DataFrame, path: Path, *, titles: Titles | None 
 
 
 def draw_associated_genes(table: pd.DataFrame, path: Path, *, titles: Titles | None = None, n_genes: int = 10) -> None:
-    """Draw the names of the genes most associated with each population, coloured by their rank among the markers."""
+    """Draw the genes most associated with each population among those that are higher in it than elsewhere.
+
+    Parameters
+    ----------
+    table
+        Of `scrcl_train.markers.list_associated_genes`. Genes whose log_difference is not above 0 are left out; a
+        population without any other has an empty row. The colour is the rank among the Wilcoxon markers.
+    """
     from matplotlib.colors import LogNorm
 
     names = list(dict.fromkeys(table["population"]))
-    top = table[table["rank"] <= n_genes]
+    higher = table[table["log_difference"] > 0]
+    places = higher.groupby("population", observed=True).cumcount()
     ranks = np.full((len(names), n_genes), np.nan)
     figure, (axis,) = _figure(2.4 + 1.05 * n_genes, 1.7 + 0.34 * len(names))
-    for row in top.itertuples():
-        i, j = names.index(row.population), int(row.rank) - 1
+    for row, j in zip(higher.itertuples(), places, strict=True):
+        if j >= n_genes:
+            continue
+        i = names.index(row.population)
         ranks[i, j] = row.wilcoxon_rank
         dark = ranks[i, j] < 20
         axis.text(
@@ -197,8 +207,8 @@ def draw_associated_genes(table: pd.DataFrame, path: Path, *, titles: Titles | N
     image = axis.imshow(ranks, aspect="auto", cmap="Blues_r", norm=LogNorm(1, 1000, clip=True))
     axis.set_xticks(range(n_genes), [str(i) for i in range(1, n_genes + 1)])
     axis.set_yticks(range(len(names)), _titled(names, titles))
-    axis.set_xlabel("rank by association")
-    axis.set_title("Genes that the refinement associates with each population")
+    axis.set_xlabel("rank by association, among the genes that are higher in the population than elsewhere")
+    axis.set_title("Genes that the refinement associates with each population and that are higher in it")
     figure.colorbar(image, ax=axis, label="rank among Wilcoxon markers", fraction=0.03, pad=0.02)
     _save(figure, path)
 

@@ -99,10 +99,14 @@ def list_associated_genes(
     genes: Sequence[str],
     populations: Sequence[str],
     markers: pd.DataFrame,
+    differences: NDArray[np.float64],
     *,
     n_genes: int = TOPS[-1],
 ) -> pd.DataFrame:
     """List the genes most associated with each population, beside their rank among the Wilcoxon markers.
+
+    The association alone ranks them: genes that are lower in the population than elsewhere can be among the first, and
+    have a negative `log_difference` then.
 
     Parameters
     ----------
@@ -114,24 +118,59 @@ def list_associated_genes(
         (K,) names, in the rows' order.
     markers
         Of `rank_markers`.
+    differences
+        (K, G) of `compute_log_differences`.
 
     Returns
     -------
     DataFrame
-        population, rank, gene, association, wilcoxon_rank (among the bundle's genes; 1 is best), log2_fold_change,
-        p_adjusted; the last three are NaN where the population got no markers or the file lacks the gene.
+        population, rank, gene, association, log_difference, wilcoxon_rank (among the bundle's genes; 1 is best),
+        log2_fold_change, p_adjusted; the last three are NaN where the population got no markers or the file lacks the
+        gene, and log_difference where it lacks the gene or the population.
     """
     import pandas as pd
 
     rows = []
-    for name, values in zip(populations, association, strict=True):
+    for name, values, higher in zip(populations, association, differences, strict=True):
         own = _within(markers, name, genes)
         for rank, i in enumerate(_best_first(values)[:n_genes], start=1):
             found = own.loc[genes[i]] if genes[i] in own.index else None
             seen = (np.nan,) * 3 if found is None else tuple(found[["rank", "log2_fold_change", "p_adjusted"]])
-            rows.append((name, rank, genes[i], float(values[i]), *seen))
-    columns = ["population", "rank", "gene", "association", "wilcoxon_rank", "log2_fold_change", "p_adjusted"]
-    return pd.DataFrame(rows, columns=columns)
+            rows.append((name, rank, genes[i], float(values[i]), float(higher[i]), *seen))
+    columns = ["population", "rank", "gene", "association", "log_difference"]
+    return pd.DataFrame(rows, columns=[*columns, "wilcoxon_rank", "log2_fold_change", "p_adjusted"])
+
+
+def compute_log_differences(
+    adata: AnnData, key: str, genes: Sequence[str], populations: Sequence[str]
+) -> NDArray[np.float64]:
+    """Compute the mean log expression of each gene in each population less that in all other cells.
+
+    Parameters
+    ----------
+    adata
+        (n, g) log-normalised expression in X, sparse; obs[key] categorical.
+    genes
+        G names.
+    populations
+        K names.
+
+    Returns
+    -------
+    ndarray
+        (K, G); NaN for genes that the data lack, and for populations that have none or all of the cells.
+    """
+    where = adata.var_names.get_indexer(list(genes))
+    values = adata.X[:, where[where >= 0]]
+    total = np.asarray(values.sum(axis=0, dtype=np.float64)).ravel()
+    found = np.full((len(populations), len(genes)), np.nan)
+    for i, name in enumerate(populations):
+        own = (adata.obs[key] == name).to_numpy()
+        n_own, n_others = int(own.sum()), int((~own).sum())
+        if n_own and n_others:
+            inside = np.asarray(values[own].sum(axis=0, dtype=np.float64)).ravel()
+            found[i, where >= 0] = inside / n_own - (total - inside) / n_others
+    return found
 
 
 def compare_association(

@@ -132,6 +132,22 @@ def test_associated_genes_come_with_their_rank_among_the_markers(written: Biolog
     assert set(listed["cell_type"]) == {"type C"}
 
 
+def test_associated_genes_come_with_how_much_higher_they_are(written: Biology, simulated: AnnData) -> None:
+    counts = simulated.X.toarray()
+    log = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
+    listed = read(written, "associated_genes")
+    for i, name in enumerate(written.populations):
+        rows = listed[listed["population"] == name]
+        own = (simulated.obs["cell_type"] == categories(simulated)[i]).to_numpy()
+        column = simulated.var_names.get_indexer(rows["gene"])
+        expected = log[own].mean(axis=0)[column] - log[~own].mean(axis=0)[column]
+        there = rows["log_difference"].notna().to_numpy()  # genes in fewer than three cells are not in the data
+        assert there.mean() > 0.9
+        np.testing.assert_allclose(rows["log_difference"][there], expected[there], rtol=1e-4, atol=1e-5)
+    # P6 got the opposite of its association: its leading genes are lower, and stay where they are.
+    assert (listed.query("population == 'P6'")["log_difference"].head(10) < 0).all()
+
+
 def test_paga_joins_the_two_relatives(written: Biology) -> None:
     edges = read(written, "paga")
     assert edges["connectivity"].is_monotonic_decreasing

@@ -72,7 +72,7 @@ def test_populations_go_by_their_titles(adata: AnnData, tmp_path: Path, monkeypa
     top = {"P1": ["A"], "P2": ["B"]}
     draw_dotplot(adata, "group", top, tmp_path / "dots.png", titles=titles)
     draw_heatmap(adata, "group", top, tmp_path / "heat.png", titles=titles)
-    listed = pd.DataFrame({"population": ["P1", "P2"], "rank": 1, "gene": ["A", "B"], "wilcoxon_rank": 1})
+    listed = pd.DataFrame({"population": ["P1", "P2"], "gene": ["A", "B"], "log_difference": 1.0, "wilcoxon_rank": 1})
     draw_associated_genes(listed, tmp_path / "genes.png", titles=titles)
     assert len(seen) == 3
     for labels in seen:
@@ -95,9 +95,25 @@ def test_one_population_alone_is_drawn(tmp_path: Path) -> None:
     assert is_png(tmp_path / "paga.png")
 
 
+def test_the_associated_genes_drawn_are_the_first_that_are_higher_in_the_population(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Figure] = []
+    monkeypatch.setattr(figures, "_save", lambda figure, _: seen.append(figure))
+    listed = pd.DataFrame(
+        [("P1", "low", -1.0), ("P1", "A", 0.5), ("P1", "B", 0.1), ("P2", "lower", -2.0), ("P1", "C", 2.0)],
+        columns=["population", "gene", "log_difference"],
+    ).assign(wilcoxon_rank=5.0)
+    draw_associated_genes(listed, tmp_path / "genes.png", n_genes=2)
+    axis = seen[0].axes[0]
+    assert [(text.get_text(), *text.get_position()) for text in axis.texts] == [("A", 0, 0), ("B", 1, 0)]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["P1", "P2"]
+    assert "higher" in axis.get_title()
+
+
 def test_populations_without_a_rank_or_a_row_are_drawn_without_a_warning(tmp_path: Path) -> None:
     listed = pd.DataFrame(
-        {"population": ["P1", "P1"], "rank": [1, 2], "gene": ["A", "B"], "wilcoxon_rank": [np.nan, np.nan]}
+        {"population": ["P1", "P1"], "gene": ["A", "B"], "log_difference": [1.0, np.nan], "wilcoxon_rank": np.nan}
     )
     draw_associated_genes(listed, tmp_path / "genes.png")
     compared = pd.DataFrame(
