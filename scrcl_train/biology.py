@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from scrcl_infer.contract import Bundle
+from scrcl_infer.contract import Bundle, Population
 from scrcl_infer.errors import InputError, OutputError
 from scrcl_infer.target import SLOTS
 from scrcl_train.write import CELL_TYPE, POPULATION
@@ -68,10 +68,9 @@ def write_biology(
     """Write marker genes, maps and the refinement's gene associations of a training run.
 
     Tables (TSV): `markers`, `associated_genes`, `association_vs_markers`, `paga`. Figures (PNG): `umap`, `dotplot`,
-    `heatmap`, `paga`, `association_vs_markers`, `associated_genes`.
-
-    The tables rank genes by their association alone, also those that are lower in the population than elsewhere; the
-    figure `associated_genes` shows the first of those that are higher (`log_difference` above 0).
+    `heatmap`, `paga`, `association_vs_markers`, `associated_genes`. The tables rank genes by their association alone,
+    also those that are lower in the population than elsewhere; the figure `associated_genes` shows the first of those
+    that are higher (`log_difference` above 0).
 
     Parameters
     ----------
@@ -139,6 +138,7 @@ def read_run(path: Path, gene_column: str | None = None) -> AnnData:
     import pandas as pd
 
     from scrcl_train.data import read_training_data
+    from scrcl_train.figures import order_names
 
     stored = anndata.read_h5ad(path, backed="r")
     try:
@@ -165,7 +165,7 @@ def read_run(path: Path, gene_column: str | None = None) -> AnnData:
     adata.var_names = np.asarray(data.gene_names, dtype=object)[keep].astype(str)
     adata.var_names_make_unique()
     for name, values in obs.items():
-        adata.obs[name] = _categories(values, adata.obs.index)
+        adata.obs[name] = pd.Categorical(values, categories=order_names(set(values)))
     # scanpy asks for this note before it believes that the values are logarithms.
     adata.uns["log1p"] = {}
     return adata
@@ -221,11 +221,16 @@ def write_tables_and_genes(adata: AnnData, bundle: Bundle, folder: Path, *, seed
 
 
 def title_populations(bundle: Bundle) -> dict[str, str]:
-    """Return population -> what figures write for it: its number, and its type's name where it has one of its own."""
-    return {
-        population.name: " ".join(dict.fromkeys((population.name, population.cell_type)))
-        for population in bundle.manifest.populations
-    }
+    """Return population -> its number and its type's name; before the name, the share of its cells if below half."""
+    return {population.name: _title(population) for population in bundle.manifest.populations}
+
+
+def _title(population: Population) -> str:
+    if population.cell_type == population.name:
+        return population.name
+    if population.purity is not None and population.purity < 0.5:
+        return f"{population.name} ({100 * population.purity:.0f} % {population.cell_type})"
+    return f"{population.name} {population.cell_type}"
 
 
 def write_maps(adata: AnnData, folder: Path, *, seed: int = 0) -> None:
@@ -286,14 +291,6 @@ def _list_edges(connectivities: NDArray[np.float64], names: list[str]) -> pd.Dat
     order = np.argsort(-values, kind="stable")
     rows = [(names[first[i]], names[second[i]], values[i]) for i in order if values[i] > 0]
     return pd.DataFrame(rows, columns=["population_1", "population_2", "connectivity"])
-
-
-def _categories(values: NDArray[np.object_], index: pd.Index) -> pd.Series:
-    import pandas as pd
-
-    from scrcl_train.figures import order_names
-
-    return pd.Series(pd.Categorical(values, categories=order_names(set(values))), index=index)
 
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:

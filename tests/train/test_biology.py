@@ -86,12 +86,19 @@ def read(written: Biology, name: str) -> pd.DataFrame:
 
 def test_a_population_goes_by_its_number_and_its_types_name(simulated: AnnData) -> None:
     bundle = run_bundle(simulated)
-    first, second, *rest = bundle.manifest.populations
-    named = (dataclasses.replace(first, cell_type="B"), dataclasses.replace(second, cell_type=second.name), *rest)
+    first, second, third, fourth, *rest = bundle.manifest.populations
+    named = (
+        dataclasses.replace(first, cell_type="B", purity=None),  # by markers
+        dataclasses.replace(second, cell_type=second.name),
+        dataclasses.replace(third, cell_type="T", purity=0.5),
+        dataclasses.replace(fourth, cell_type="Eosinophil", purity=0.264),
+        *rest,
+    )
     titles = title_populations(
         dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, populations=named))
     )
     assert (titles[first.name], titles[second.name]) == (f"{first.name} B", second.name)
+    assert (titles[third.name], titles[fourth.name]) == (f"{third.name} T", f"{fourth.name} (26 % Eosinophil)")
 
 
 def test_every_figure_and_table_is_written(written: Biology) -> None:
