@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from scrcl_infer.atomic import output_errors
 from scrcl_infer.contract import Bundle, Population
 from scrcl_infer.errors import InputError, OutputError
 from scrcl_infer.target import SLOTS
@@ -92,25 +93,27 @@ def write_biology(
     InputError
         The file was not written by a training run, or by another one than the bundle.
     OutputError
-        The folder holds something already and `force` is not given.
+        The folder holds something already and `force` is not given, or it cannot be written.
     BundleError
         The bundle is not found or cannot be read.
     """
     from scrcl_infer.bundle import read_bundle
     from scrcl_infer.catalog import find_bundle
 
-    if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not force)):
-        msg = f"{output} exists already. Name another folder, or pass force to write into it."
+    with output_errors(output):
+        taken = output.exists() and (not output.is_dir() or (any(output.iterdir()) and not force))
+    if taken:
+        msg = f"{output} exists already. Name another folder, or write into it with --force."
         raise OutputError(msg)
     folder, _ = find_bundle(bundle)
     model = read_bundle(folder)
     adata = read_run(h5ad, gene_column)
     check_same_run(adata, model, h5ad)
-    output.mkdir(parents=True, exist_ok=True)
-    comparison = write_tables_and_genes(adata, model, output, seed=seed)
-    write_maps(adata, output, seed=seed)
-    fifty = comparison[comparison["k"] == COMPARED_TOP]
-    means = fifty[["n_shared", "expected"]].mean() / COMPARED_TOP
+    with output_errors(output):
+        output.mkdir(parents=True, exist_ok=True)
+        comparison = write_tables_and_genes(adata, model, output, seed=seed)
+        write_maps(adata, output, seed=seed)
+    means = comparison.loc[comparison["k"] == COMPARED_TOP, ["n_shared", "expected"]].mean() / COMPARED_TOP
     return Biology(
         folder=output,
         files=tuple(sorted(path.name for path in output.iterdir())),

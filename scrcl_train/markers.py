@@ -58,9 +58,8 @@ def rank_markers(adata: AnnData, key: str) -> pd.DataFrame:
         )
         raise InputError(msg)
     if len(groups) < len(sizes):
-        logger.warning(
-            "no markers for populations with fewer than %d cells: %s", MIN_CELLS, set(sizes.index) - set(groups)
-        )
+        small = [str(name) for name in adata.obs[key].cat.categories if sizes[name] < MIN_CELLS]
+        logger.warning("no markers for populations with fewer than %d cells: %s", MIN_CELLS, ", ".join(small))
     work = adata[adata.obs[key].isin(groups)].copy()
     work.obs[key] = work.obs[key].cat.remove_unused_categories()
     sc.tl.rank_genes_groups(work, key, groups=groups, method="wilcoxon", tie_correct=True, pts=True, use_raw=False)

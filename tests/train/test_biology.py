@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import logging
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +16,7 @@ import pytest
 from scrcl_infer.bundle import write_bundle
 from scrcl_infer.contract import Bundle
 from scrcl_infer.errors import BundleNotFoundError, InputError, OutputError
+from scrcl_train import markers
 from scrcl_train.biology import POPULATION, Biology, compute_paga, read_run, title_populations, write_biology
 from tests.make_bundle import tiny_bundle
 
@@ -224,6 +227,30 @@ def test_a_bundle_goes_by_its_name_too(run: tuple[Path, Path], tmp_path: Path, m
 
 def test_a_folder_with_something_in_it_is_left_alone(run: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match=r"exists already.*--force"):
         write_biology(*run, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_that_cannot_be_written_is_refused_with_what_to_do(
+    run: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(OutputError, match=r"Cannot write '.*out': Permission denied\. .*choose another place"):
+        write_biology(*run, tmp_path / "out")
+
+
+def test_populations_too_small_for_markers_are_named_in_order(
+    run: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    adata = read_run(run[0])[:, :5].copy()
+    names = adata.obs[POPULATION].astype(str).to_numpy()
+    names[:3] = ["P13", "P13", "P7"]
+    adata.obs[POPULATION] = pd.Categorical(names, categories=["P1", "P2", "P3", "P4", "P5", "P6", "P7", "P13"])
+    with caplog.at_level(logging.WARNING, "scrcl_train"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scanpy's own use of pandas
+        markers.rank_markers(adata, POPULATION)
+    assert caplog.messages == ["no markers for populations with fewer than 3 cells: P7, P13"]
