@@ -13,6 +13,7 @@ import pytest
 
 from scrcl_infer.errors import InputError, OutputError
 from scrcl_infer.spatial import Spots
+from scrcl_train import tissue
 from scrcl_train.tissue import draw_tissue, draw_tissue_file
 from tests.make_section import layered_section
 
@@ -56,6 +57,24 @@ def test_spots_are_drawn_where_they_lie_in_their_domains_colour(tmp_path: Path) 
     assert np.flatnonzero(blue).mean() < np.flatnonzero(grey).mean()
 
 
+def test_spots_that_the_model_rejected_have_no_population(
+    found: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[dict[str, np.ndarray]] = []
+    monkeypatch.setattr(tissue, "draw_tissue", lambda _, groups, *args, **kwargs: drawn.append(dict(groups)))
+    adata = ad.read_h5ad(found)
+    adata.obs["scrcl_cell_type"] = np.where(np.arange(adata.n_obs) % 5 == 0, "unknown", "some type")
+    adata.write_h5ad(tmp_path / "assigned.h5ad")
+    for path in (found, tmp_path / "assigned.h5ad"):
+        draw_tissue_file(path, tmp_path / "out.png", columns=["scrcl_population", "layer"])
+    plain, assigned = drawn
+    rejected = np.arange(adata.n_obs) % 5 == 0
+    assert set(assigned["scrcl_population"][rejected]) == {"unknown"}
+    assert (assigned["scrcl_population"][~rejected] == plain["scrcl_population"][~rejected]).all()
+    assert (plain["scrcl_population"] == "unknown").sum() == 1
+    assert (assigned["layer"] == plain["layer"]).all()
+
+
 def test_a_lone_spot_is_drawn(tmp_path: Path) -> None:
     lone = Spots(np.zeros((1, 2)), np.zeros(1, np.int64))
     draw_tissue(lone, {"domain": np.array(["P1"], dtype=object)}, tmp_path / "lone.svg")
@@ -88,7 +107,9 @@ def test_what_cannot_be_drawn_is_refused(found: Path, tmp_path: Path) -> None:
     adata = ad.read_h5ad(found)
     del adata.obsm["spatial"]
     adata.write_h5ad(tmp_path / "bare.h5ad")
-    with pytest.raises(InputError, match="needs the coordinates"):
+    with pytest.raises(
+        InputError, match=r"needs the coordinates .*obsm is empty\. Add an array \(spots, 2\) of that name\.$"
+    ):
         draw_tissue_file(tmp_path / "bare.h5ad", tmp_path / "out.png", columns=["layer"])
     ad.read_h5ad(found)[:0].copy().write_h5ad(tmp_path / "none.h5ad")
     with pytest.raises(InputError, match="no spots"):
