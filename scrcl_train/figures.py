@@ -28,10 +28,12 @@ SMALL = 0.02
 """Groups with a smaller share of the cells get their name above them on the map."""
 EDGE_FROM = 0.05
 """PAGA connectivities below it are not drawn."""
+NAME_LENGTH = 28
+"""Longest name that is written as it is."""
 
 
 def draw_umap(places: NDArray[np.float32], groupings: Mapping[str, NDArray[np.object_]], path: Path) -> None:
-    """Draw the map once per grouping, with names at the groups' medians.
+    """Draw the map once per grouping, with names at the groups' medians, long ones shortened.
 
     Parameters
     ----------
@@ -47,10 +49,11 @@ def draw_umap(places: NDArray[np.float32], groupings: Mapping[str, NDArray[np.ob
             own = places[groups == name]
             size = float(np.clip(POINTS / len(places), 2, 30)) / 2
             axis.scatter(own[:, 0], own[:, 1], s=size, color=colour, linewidths=0, rasterized=True)
-        for name in names:
+        for name, short in zip(names, shorten_names(names), strict=True):
             own = places[groups == name]
-            _write_name(axis, name, np.median(own, axis=0), lift=0 if len(own) > SMALL * len(places) else 11)
+            _write_name(axis, short, np.median(own, axis=0), lift=0 if len(own) > SMALL * len(places) else 11)
         axis.set(title=title, xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[])
+    _keep_inside(figure, axes)
     _save(figure, path)
 
 
@@ -230,8 +233,23 @@ def order_names(names: set[str]) -> list[str]:
     return sorted(names, key=lambda name: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", str(name))])
 
 
+def shorten_names(names: Sequence[str]) -> list[str]:
+    """Return names of up to `NAME_LENGTH` characters, longer ones with an ellipsis at the end.
+
+    Those that would read the same then are cut in the middle; those that still do are left as they are.
+    """
+    short = [str(name) for name in names]
+    half = (NAME_LENGTH - 1) // 2
+    cut = [name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1].rstrip() + "…" for name in short]
+    middle = [
+        name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1 - half]}…{name[-half:]}" for name in short
+    ]
+    chosen = [own if cut.count(own) == 1 else other for own, other in zip(cut, middle, strict=True)]
+    return [own if chosen.count(own) == 1 else name for own, name in zip(chosen, short, strict=True)]
+
+
 def _titled(names: Sequence[str], titles: Titles | None) -> list[str]:
-    return [(titles or {}).get(name, name) for name in names]
+    return shorten_names([(titles or {}).get(name, name) for name in names])
 
 
 def _figure(width: float, height: float, *, n_columns: int = 1) -> tuple[Figure, list[Axes]]:
@@ -262,6 +280,18 @@ def _write_name(axis: Axes, name: str, place: NDArray[Any], *, lift: float = 0.0
         path_effects=[withStroke(linewidth=2.5, foreground="white")],
         zorder=3,
     )
+
+
+def _keep_inside(figure: Figure, axes: Sequence[Axes]) -> None:
+    """Move names that run over the left or right edge of their panel back into it."""
+    named = [(axis, text) for axis in axes for text in axis.texts]
+    for _, text in named:
+        text.set_in_layout(False)  # else the layout makes room for what is moved below
+    figure.draw_without_rendering()
+    for axis, text in named:
+        panel, box, (x, y) = axis.get_window_extent(), text.get_window_extent(), text.get_position()
+        shift = max(panel.x0 - box.x0, 0) + min(panel.x1 - box.x1, 0)
+        text.set_position((x + shift * 72 / figure.dpi, y))
 
 
 def _dense(adata: AnnData, genes: Sequence[str]) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from scrcl_infer.contract import UNKNOWN
 from scrcl_infer.errors import InputError, OutputError
 from scrcl_infer.h5ad import H5ad
 from scrcl_infer.spatial import COORDINATES, Spots, find_nearest, read_spots
-from scrcl_train.figures import DPI, choose_colours, order_names
+from scrcl_train.figures import DPI, choose_colours, order_names, shorten_names
 from scrcl_train.write import CELL_TYPE, POPULATION
 
 if TYPE_CHECKING:
@@ -143,8 +143,9 @@ def _colour(values: NDArray[Any], figure: Figure, axes: list[Axes]) -> NDArray[n
     named = order_names(set(values) - {UNKNOWN})
     table = {name: to_rgba(colour) for name, colour in zip(named, choose_colours(len(named)), strict=True)}
     table[UNKNOWN] = GREY
-    for name in (name for name in (*named, UNKNOWN) if name in set(values)):
-        axes[0].scatter([], [], color=[table[name]], label=name, s=30)
+    shown = [name for name in (*named, UNKNOWN) if name in set(values)]
+    for name, short in zip(shown, shorten_names(shown), strict=True):
+        axes[0].scatter([], [], color=[table[name]], label=short, s=30)
     axes[0].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
     return np.array([table[value] for value in values], dtype=np.float64)
 

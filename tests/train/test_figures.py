@@ -20,6 +20,7 @@ from scrcl_train.figures import (
     draw_paga,
     draw_umap,
     order_names,
+    shorten_names,
 )
 
 GROUPS = np.array(["P1"] * 4 + ["P2"], dtype=object)
@@ -45,6 +46,33 @@ def test_names_are_in_the_order_of_their_numbers() -> None:
     assert order_names({"P10", "P2", "P1", "B cell", "CD4 T", "CD14 Mono"}) == [
         "B cell", "CD4 T", "CD14 Mono", "P1", "P2", "P10",
     ]  # fmt: skip
+
+
+def test_long_names_are_cut_and_stay_apart() -> None:
+    longest = "a name of twenty-eight signs"
+    alike = ["CD4-positive, alpha-beta memory T cell", "CD4-positive, alpha-beta memory B cell"]
+    same = [f"{'x' * 30}{i}{'x' * 30}" for i in (1, 2)]
+    short = shorten_names(["B cell", longest, longest + "!", *alike, *same])
+    assert short[:3] == ["B cell", longest, "a name of twenty-eight sign…"]
+    assert short[3:5] == ["CD4-positive, …memory T cell", "CD4-positive, …memory B cell"]
+    assert short[5:] == same
+    assert max(len(name) for name in short[:5]) <= 28
+
+
+def test_no_name_runs_out_of_its_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Figure] = []
+    monkeypatch.setattr(figures, "_save", lambda figure, _: seen.append(figure))
+    places = np.array([[0, 0], [1, 0], [5, 2], [10, 5]], dtype=np.float32)
+    groups = np.array([f"{side} CD4-positive, alpha-beta memory T cell" for side in "abcd"], dtype=object)
+    draw_umap(places, {"Populations": groups, "Cell types": groups}, tmp_path / "umap.png")
+    seen[0].draw_without_rendering()
+    for axis in seen[0].axes:
+        panel = axis.get_window_extent()
+        assert len(axis.texts) == 4
+        for text in axis.texts:
+            assert panel.x0 - 1 <= text.get_window_extent().x0
+            assert text.get_window_extent().x1 <= panel.x1 + 1
+            assert text.get_text().endswith("…")
 
 
 def test_sixty_groups_have_sixty_colours_and_more_begin_anew() -> None:
