@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrcl_infer.atomic import output_errors
+from scrcl_infer.bundle import read_bundle
+from scrcl_infer.catalog import find_bundle
 from scrcl_infer.contract import Bundle, Population
 from scrcl_infer.errors import InputError, OutputError
 from scrcl_infer.target import SLOTS
@@ -69,9 +71,8 @@ def write_biology(
     """Write marker genes, maps and the refinement's gene associations of a training run.
 
     Tables (TSV): `markers`, `associated_genes`, `association_vs_markers`, `paga`. Figures (PNG): `umap`, `dotplot`,
-    `heatmap`, `paga`, `association_vs_markers`, `associated_genes`. The tables rank genes by their association alone,
-    also those that are lower in the population than elsewhere; the figure `associated_genes` shows the first of those
-    that are higher (`log_difference` above 0).
+    `heatmap`, `paga`, `association_vs_markers`, `associated_genes`. The tables rank genes by association alone; the
+    figure `associated_genes` shows the first that are higher in the population than elsewhere (`log_difference` > 0).
 
     Parameters
     ----------
@@ -97,9 +98,6 @@ def write_biology(
     BundleError
         The bundle is not found or cannot be read.
     """
-    from scrcl_infer.bundle import read_bundle
-    from scrcl_infer.catalog import find_bundle
-
     with output_errors(output):
         taken = output.exists() and (not output.is_dir() or (any(output.iterdir()) and not force))
     if taken:
