@@ -103,6 +103,7 @@ def match_genes(
         missing_top=tuple(_label(genes, int(g)) for g in order if not found[g])[:20],
         species=species[1],
         model_species=species[0],
+        n_query=int(kept.sum()),
     )
     floor = genes.min_overlap if min_overlap is None else min_overlap
     if report.weighted_overlap < floor or not report.n_found:

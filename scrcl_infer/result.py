@@ -85,6 +85,8 @@ class GeneReport:
     species: str = UNKNOWN
     """Binomial name that the query's gene names point to."""
     model_species: str = UNKNOWN
+    n_query: int = 0
+    """Genes of the query; 0 where nobody counted them."""
 
 
 @dataclass(frozen=True)

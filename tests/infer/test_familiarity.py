@@ -108,6 +108,17 @@ def test_few_genes_are_one_more_reason_and_a_doubt_of_their_own() -> None:
     assert "only 30% of the model's evidence" in together
 
 
+def test_an_input_cut_to_some_genes_is_one_more_reason_and_none_by_itself() -> None:
+    n_known = tiny_bundle().manifest.provenance.n_genes
+    cut, whole = (replace(GENES, n_query=n) for n in (n_known // 4, n_known // 2))
+    strange, known = [1.0] * 8, [-1.0] * 20
+    (text,) = warnings(strange, cut)
+    assert f"holds {n_known // 4} genes where the training data held {n_known}" in text
+    assert "of all genes" in text
+    assert "of all genes" not in warnings(strange, whole)[0]
+    assert warnings(known, cut) == []
+
+
 def test_without_strangeness_the_unknown_share_is_taken() -> None:
     assert warnings(None, unknown_share=0.4) == []
     assert "60% of the cells" in warnings(None, unknown_share=0.6)[0]
