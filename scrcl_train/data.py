@@ -23,6 +23,7 @@ from scrcl_infer.genes import find_other_features
 from scrcl_infer.h5ad import H5ad
 from scrcl_infer.matrix import choose_matrix, to_counts
 from scrcl_infer.spatial import Spots, read_spots
+from scrcl_train.recount import find_counts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,7 +48,7 @@ class TrainingData:
     path: Path
     sha256: str
     counts: sp.csr_matrix
-    """(n, g_all) float32, raw counts."""
+    """(n, g_all) float32, raw counts, or what stands in for them."""
     library_size: NDArray[np.float32]
     """(n,) total counts of each cell over all genes."""
     gene_names: tuple[str, ...]
@@ -63,6 +64,8 @@ class TrainingData:
     n_rows: int
     """Rows of the file."""
     matrix: MatrixReport
+    are_counts: bool
+    """Whether `counts` are counts, or whole multiples that were found again in logarithms: what can be drawn anew."""
     batch: NDArray[np.int64] | None
     """(n,) codes."""
     spots: Spots | None = None
@@ -114,14 +117,13 @@ def read_training_data(
         counts = sp.vstack([to_counts(rows, report) for _, rows in blocks], format="csr")
     counts, genes = _sum_namesakes(counts, names, genes)
     n_rows, rows = counts.shape[0], _find_cells(counts, f"{path}: {report.where}")
-    library = np.asarray(counts[rows].sum(axis=1), dtype=np.float32).ravel()
+    counts, library, are_counts = _count(counts[rows], report)
     symbols, ids = _gene_identities(names[genes], {key: values[genes] for key, values in text.items()})
     return TrainingData(
         path=path,
         sha256=file_sha256(path),
-        counts=counts[rows],
-        # Logged data may hold a part of the genes only; what the cells were scaled to is their library.
-        library_size=library if report.target_sum is None else np.full_like(library, report.target_sum),
+        counts=counts,
+        library_size=library,
         gene_names=tuple(names[genes]),
         symbols=symbols,
         ensembl_ids=ids,
@@ -130,9 +132,22 @@ def read_training_data(
         rows=rows,
         n_rows=n_rows,
         matrix=report,
+        are_counts=are_counts,
         batch=None if batch is None else np.unique(batch[rows], return_inverse=True)[1].astype(np.int64),
         spots=None if spots is None else Spots(spots.places[rows], spots.section[rows]),
     )
+
+
+def _count(counts: sp.csr_matrix, report: MatrixReport) -> tuple[sp.csr_matrix, NDArray[np.float32], bool]:
+    """Return counts (n, g), library sizes (n,), and whether these are counts or but stand in for them."""
+    library = np.asarray(counts.sum(axis=1), dtype=np.float32).ravel()
+    if report.target_sum is not None:
+        # Logged data may hold a part of the genes only; what the cells were scaled to is their library.
+        library = np.full_like(library, report.target_sum)
+    elif np.array_equal(counts.data, np.rint(counts.data)):
+        return counts, library, True
+    found = find_counts(counts, library)
+    return (counts, library, report.state == "counts") if found is None else (*found, True)
 
 
 def add_gene_ids(data: TrainingData, table: Path) -> TrainingData:

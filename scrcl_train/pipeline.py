@@ -125,6 +125,8 @@ def train(path: Path, folder: Path, options: TrainOptions, *, progress: TrainPro
             data = add_gene_ids(data, options.gene_ids)
         names = read_names(path, data, options)
     progress.say(f"{data.n_cells:,} cells x {len(data.gene_names):,} genes. {data.matrix.reason}")
+    if data.are_counts and data.matrix.state != "counts":
+        progress.say("Its values are whole multiples in each cell: counts were found again.")
     found = _find_populations(data, options, run_dir, progress)
     named = name_found(names, data, found.populations.labels, run_dir, seed=options.seed)
     bundle, types = _teach_student(
@@ -193,7 +195,7 @@ def _teach_student(
     names, named = naming
     targets = make_targets(populations, found.embedding, found.map, names.labels)
     # Values that were logarithms once, or means of neighbours, are no counts: their depth cannot be drawn anew.
-    recipe = DistilConfig(augment=AugmentConfig(thin=data.matrix.state == "counts" and spatial is None))
+    recipe = DistilConfig(augment=AugmentConfig(thin=data.are_counts and spatial is None))
     n_students = count_students(targets.classes, seed=options.seed)
     seed = options.seed
     with progress.epochs("Calibration", n_rounds=n_students) as report:
