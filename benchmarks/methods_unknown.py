@@ -110,7 +110,7 @@ METHODS: tuple[Method, ...] = (
         ),
         prepare_targets,
         answer_ours,
-        version=f"{hash_code(CODE)}-{hash_code(('strangeness',), TRAIN_FOLDER.with_name('scrcl_infer'))}",
+        version=f"{hash_code(CODE)}-{hash_code(('strangeness', 'tempering'), TRAIN_FOLDER.with_name('scrcl_infer'))}",
         settings={"pcs": N_PCS, "neighbors": N_NEIGHBORS},
         packages=PACKAGES,
         needs=("torch",),
