@@ -208,7 +208,7 @@ def _check_fits(manifest: Manifest, table: NameTable) -> None:
         [p.name for p in manifest.populations] if table.kind == "population" else [t.name for t in manifest.cell_types]
     )
     if strangers := [old for old in table.names if old not in known]:
-        msg = f"Bundle '{manifest.name}' has no {table.kind} {strangers[:5]}. It has: {', '.join(known)}."
+        msg = f"Bundle '{manifest.name}' has no {table.kind} {_quote(strangers)}. It has: {', '.join(known)}."
         raise InputError(msg)
     species = manifest.genes.species
     if problems := [p for term in table.ontology_ids.values() if (p := find_problem(term, species))]:
@@ -218,10 +218,14 @@ def _check_fits(manifest: Manifest, table: NameTable) -> None:
         new = [table.names.get(t.name, t.name) for t in manifest.cell_types]
         if double := sorted({name for name in new if new.count(name) > 1}):
             msg = (
-                f"Two types of bundle '{manifest.name}' would be called {double[:5]}. Its encoder has an output for "
-                "each type, so they cannot be merged; give them different names, or train again with coarser --labels."
+                f"Two types of bundle '{manifest.name}' would be called {_quote(double)}. Its encoder has an output "
+                "for each type, so they cannot be merged; name them apart, or train again with coarser --labels."
             )
             raise InputError(msg)
+
+
+def _quote(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in list(names)[:5])
 
 
 def _write_card(card: str, old: Manifest, new: Manifest, table: NameTable) -> str:
