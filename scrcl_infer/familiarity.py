@@ -78,6 +78,7 @@ def doubt(
     *,
     unknown_share: float,
     mean_confidence: float | None = None,
+    totals_are_known: bool = False,
 ) -> list[str]:
     """Return warnings: that the cells do not look like the model's data, or that genes of weight are missing.
 
@@ -94,6 +95,8 @@ def doubt(
     mean_confidence
         Of the cells with counts. Cells that show few of the model's genes look like any cell that shows as few, so that
         strangeness may not tell them; the encoder's doubt does.
+    totals_are_known
+        Whether what the cells were scaled to is known, as of logarithms: then it does not matter which genes are left.
     """
     reasons = []
     share = unknown_share if found.strange_share is None else found.strange_share
@@ -110,7 +113,7 @@ def doubt(
     if _are_other_species(found):
         reasons.append(f"the gene names are those of {found.species}, the model's those of {found.model_species}")
     n_known = manifest.provenance.n_genes
-    if reasons and 0 < genes.n_query < CUT * n_known:
+    if reasons and not totals_are_known and 0 < genes.n_query < CUT * n_known:
         reasons.append(
             f"the input holds {genes.n_query:,} genes where the training data held {n_known:,}: were it cut to some of "
             "its genes, the totals of its cells would be too small. Give the matrix of all genes, if there is one"

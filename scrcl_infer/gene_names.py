@@ -18,6 +18,8 @@ _ID_SPECIES = {
     "WBGene": "Caenorhabditis elegans", "FBgn": "Drosophila melanogaster",
 }  # fmt: skip
 _ID_SPELLINGS = {"WBGENE": "WBGene", "FBGN": "FBgn"}
+ENSEMBL_ID = re.compile(r"^ENS[A-Z]*G\d{6,}|^WBGene\d{8}|^FBgn\d{7}", re.IGNORECASE)
+"""Ids of genes in Ensembl, those of worm and fly among them."""
 PLACEHOLDER = re.compile(r"^(gene|feature|g)?[_-]?[\d.]+$", re.IGNORECASE)
 """Names that are numbers, and tell nothing."""
 FISH = "Danio rerio"

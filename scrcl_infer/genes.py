@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scrcl_infer.blocks import LEFT_OUT, NOT_USED
 from scrcl_infer.contract import UNKNOWN, GeneTable
 from scrcl_infer.errors import GeneOverlapError, InputError
-from scrcl_infer.gene_names import FISH, PLACEHOLDER, clean_name, guess_query_species, guess_species
+from scrcl_infer.gene_names import ENSEMBL_ID, FISH, PLACEHOLDER, clean_name, guess_query_species, guess_species
 from scrcl_infer.result import GeneReport
 from scrcl_infer.source import Source
 
@@ -220,7 +220,7 @@ def _other_kind(names: dict[str, NDArray[np.object_]], genes: GeneTable) -> bool
 
     def are_ids(values: Iterable[object]) -> bool:
         sample = [str(value) for value in values][:50]
-        return 2 * sum(value.startswith("ENS") for value in sample) > len(sample)
+        return 2 * sum(bool(ENSEMBL_ID.match(value)) for value in sample) > len(sample)
 
     kinds = {are_ids(values.tolist()) for values in names.values()}
     known = (

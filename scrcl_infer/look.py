@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrcl_infer.genes import find_other_features
+from scrcl_infer.multiples import find_units
 from scrcl_infer.source import Source
 
 N_WINDOWS = 5
@@ -131,7 +132,7 @@ def _find_base(rows: list[NDArray[np.float64]], top: float) -> tuple[float, floa
             return base, (usual or [middle])[0], False
     for base, totals in taken_back.items():
         for total in (TARGET_SUM, PER_MILLION):
-            if totals.max() <= total * (1 + SUM_TOLERANCE) and _scaled_counts(rows, base):
+            if totals.max() <= total * (1 + SUM_TOLERANCE) and _are_multiples(rows, base):
                 return base, total, True
     return None
 
@@ -141,15 +142,7 @@ def _take_back(rows: list[NDArray[np.float64]], base: float) -> NDArray[np.float
     return np.array([np.expm1(row * math.log(base)).sum() for row in rows])
 
 
-def _scaled_counts(rows: list[NDArray[np.float64]], base: float) -> bool:
+def _are_multiples(rows: list[NDArray[np.float64]], base: float) -> bool:
     """Whether each cell's values, taken back, are whole multiples of its smallest: those of scaled counts are."""
-    good = looked = 0
-    for row in rows:
-        linear = np.expm1(row * math.log(base))
-        ratios = linear / linear.min()
-        ratios = ratios[ratios < COUNTS_MAXIMUM]
-        if (ratios > 1.5).sum() < 3:
-            continue
-        looked += 1
-        good += bool(np.mean(np.abs(ratios - np.rint(ratios)) < 0.02) > 0.95)
-    return looked >= 3 and good >= 0.8 * looked
+    indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    return find_units(np.expm1(np.concatenate(rows) * math.log(base)), indptr).are_counts

@@ -31,6 +31,7 @@ SECTION_COLUMNS = ("section", "slice", "library_id", "sample")
 """Columns of `obs` that usually tell sections apart."""
 MIXED = 0.05
 """Share of spots beside one of another section from which on sections lie among each other, and not side by side."""
+OTHER_MODEL = ", or name a model that was not trained with --spatial"
 GENES_AT_ONCE = 256
 """Columns that are smoothed at a time; the answer does not depend on it."""
 
@@ -45,7 +46,7 @@ class Spots:
     """(n,) number of each spot's section."""
 
 
-def read_spots(source: Source, *, section_key: str | None = None) -> Spots:
+def read_spots(source: Source, *, section_key: str | None = None, otherwise: str = OTHER_MODEL) -> Spots:
     """Read the coordinates of all spots and the sections they belong to.
 
     Parameters
@@ -54,6 +55,8 @@ def read_spots(source: Source, *, section_key: str | None = None) -> Spots:
         An open input with `obsm['spatial']`.
     section_key
         Column of `obs` that tells sections apart; None takes all spots for one section.
+    otherwise
+        What else can be done where there are none, for the refusal.
 
     Raises
     ------
@@ -64,8 +67,8 @@ def read_spots(source: Source, *, section_key: str | None = None) -> Spots:
     if COORDINATES not in keys:
         found = f"obsm holds {', '.join(sorted(keys))}" if keys else "obsm is empty"
         msg = (
-            f"A spatial model needs the coordinates of the spots in obsm['{COORDINATES}'], but {found}. Add an array "
-            "(spots, 2) of that name, or name a model that was not trained with --spatial."
+            f"The coordinates of the spots are needed in obsm['{COORDINATES}'], but {found}. Add an array (spots, 2) "
+            f"of that name{otherwise}."
         )
         raise InputError(msg)
     places = np.asarray(source.obsm(COORDINATES), dtype=np.float64)

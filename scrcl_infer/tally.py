@@ -127,7 +127,7 @@ class Tally:
             matrix=matrix,
             genes=genes,
             rejection=self._rejected(n_unknown),
-            warnings=(*self.warnings, *self._doubts(found, genes, n_unknown / max(self.n_cells, 1))),
+            warnings=(*self.warnings, *self._doubts(found, matrix, genes, n_unknown / max(self.n_cells, 1))),
             extra={
                 "model": {"name": manifest.name, "sha256": model_sha256, "created_by": manifest.created_by},
                 "populations": self._per_population(),
@@ -138,7 +138,7 @@ class Tally:
             sketch=self._sketched(),
         )
 
-    def _doubts(self, found: Familiarity, genes: GeneReport, unknown_share: float) -> list[str]:
+    def _doubts(self, found: Familiarity, matrix: MatrixReport, genes: GeneReport, unknown_share: float) -> list[str]:
         if not self.n_cells:
             return ["The input holds no cells: there was nothing to assign."]
         if self.n_empty == self.n_cells:
@@ -147,7 +147,14 @@ class Tally:
                 "with the counts, or name another with --layer."
             ]
         mean = self.confidence / (self.n_cells - self.n_empty)
-        return doubt(found, self.manifest, genes, unknown_share=unknown_share, mean_confidence=mean)
+        return doubt(
+            found,
+            self.manifest,
+            genes,
+            unknown_share=unknown_share,
+            mean_confidence=mean,
+            totals_are_known=matrix.target_sum is not None,
+        )
 
     def _rejected(self, n_unknown: int) -> RejectionReport:
         calibration = self.manifest.calibration

@@ -18,7 +18,7 @@ import scipy.sparse as sp
 from scrcl_infer.blocks import iter_csr_blocks
 from scrcl_infer.encoder import available_threads
 from scrcl_infer.errors import InputError
-from scrcl_infer.gene_names import clean_name, guess_species
+from scrcl_infer.gene_names import ENSEMBL_ID, clean_name, guess_species
 from scrcl_infer.genes import find_other_features
 from scrcl_infer.h5ad import H5ad
 from scrcl_infer.matrix import choose_matrix, to_counts
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ENSEMBL_ID = re.compile(r"^ENS[A-Z]*G\d{6,}|^WBGene\d{8}|^FBgn\d{7}", re.IGNORECASE)
 SYMBOL_COLUMNS = ("feature_name", "gene_symbols", "gene_symbol", "gene_names", "gene_name", "symbol", "Symbol")
 ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "feature_id", "ensembl")
 MIN_CELLS = 50
@@ -112,7 +111,7 @@ def read_training_data(
         names, text, obs_names = *_read_genes(source, report.where, gene_column), source.obs_names()
         genes = np.flatnonzero(~find_other_features(source, report.where))
         batch = None if batch_key is None else _read_batch(source, batch_key)
-        spots = read_spots(source, section_key=section_key) if spatial else None
+        spots = read_spots(source, section_key=section_key, otherwise="") if spatial else None
         blocks = iter_csr_blocks(source, report.where, block_size=4096, threads=available_threads())
         counts = sp.vstack([to_counts(rows, report) for _, rows in blocks], format="csr")
     counts, genes = _sum_namesakes(counts, names, genes)

@@ -12,12 +12,10 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-TELLING = (1.5, 50.0)
-"""Multiples between these tell: smaller ones are the unit itself, larger ones are blurred by single precision."""
-NEAR = 0.02
-"""A multiple is whole when it is this near to a whole number ..."""
-MOSTLY = 0.95
-"""... a cell's values are when so many of those that tell are, of three or more; a file's when so many cells' are."""
+from scrcl_infer.multiples import Units, find_units
+
+CELLS_AT_ONCE = 4096
+"""Cells looked at together; the answer does not depend on it."""
 
 
 class Recounted(NamedTuple):
@@ -35,23 +33,21 @@ def find_counts(values: sp.csr_matrix, library_size: NDArray[np.float32]) -> Rec
     Parameters
     ----------
     values
-        (n, g) what each cell's counts were multiplied by the cell's own factor to; every cell has a value above 0.
+        (n, g) what each cell's counts were multiplied by the cell's own factor to.
     library_size
         (n,) its total in the same units.
     """
-    rows = sp.csr_matrix(values, dtype=np.float64, copy=True)
+    rows = sp.csr_matrix(values, dtype=np.float32, copy=True)
     rows.eliminate_zeros()
     lengths = np.diff(rows.indptr)
     if not lengths.all():
         return None
-    unit = np.minimum.reduceat(rows.data, rows.indptr[:-1])
-    cell = np.repeat(np.arange(len(lengths)), lengths)
-    multiples = rows.data / unit[cell]
-    tells = (multiples > TELLING[0]) & (multiples < TELLING[1])
-    whole = tells & (np.abs(multiples - np.rint(multiples)) < NEAR)
-    n_telling, n_whole = (np.bincount(cell, weights=flags, minlength=len(lengths)) for flags in (tells, whole))
-    looked = n_telling >= 3
-    if looked.sum() < 3 or np.mean(n_whole[looked] >= MOSTLY * n_telling[looked]) < MOSTLY:
-        return None
-    rows.data = multiples
-    return Recounted(rows.astype(np.float32), (library_size / unit).astype(np.float32))
+    blocks = []
+    for start in range(0, len(lengths), CELLS_AT_ONCE):
+        indptr = rows.indptr[start : start + CELLS_AT_ONCE + 1]
+        inside = slice(indptr[0], indptr[-1])
+        found = find_units(rows.data[inside], indptr - indptr[0])
+        rows.data[inside] /= np.repeat(found.unit, np.diff(indptr)).astype(np.float32)
+        blocks.append(found)
+    cells = Units(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+    return Recounted(rows, (library_size / cells.unit).astype(np.float32)) if cells.are_counts else None

@@ -13,7 +13,7 @@ from scrcl_infer.atomic import check_path
 from scrcl_infer.contract import UNKNOWN
 from scrcl_infer.errors import InputError, OutputError
 from scrcl_infer.h5ad import H5ad
-from scrcl_infer.spatial import COORDINATES, Spots, find_nearest, read_spots
+from scrcl_infer.spatial import Spots, find_nearest, read_spots
 from scrcl_train.figures import DPI, choose_colours, order_names, shorten_names
 from scrcl_train.write import CELL_TYPE, POPULATION
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from scrcl_infer.source import Source
 
 ENDINGS = (".png", ".pdf", ".svg")
 PANEL = 5.0
@@ -67,8 +66,7 @@ def draw_tissue_file(
         if source.n_cells == 0:
             msg = f"{h5ad} holds no spots. Give a file with some."
             raise InputError(msg)
-        _check_coordinates(source)
-        spots = read_spots(source, section_key=section_key)
+        spots = read_spots(source, section_key=section_key, otherwise="")
         groups = {key: _groups(source.obs_column(key)) for key in columns}
         if POPULATION in groups and CELL_TYPE in source.obs_keys():
             groups[POPULATION][source.obs_column(CELL_TYPE) == UNKNOWN] = UNKNOWN
@@ -78,17 +76,6 @@ def draw_tissue_file(
     titles = {int(n): "" if names is None else str(names[spots.section == n][0]) for n in np.unique(spots.section)}
     draw_tissue(spots, groups, target, titles=titles)
     return target
-
-
-def _check_coordinates(source: Source) -> None:
-    keys = source.obsm_keys()
-    if COORDINATES not in keys:
-        found = f"obsm holds {', '.join(sorted(keys))}" if keys else "obsm is empty"
-        msg = (
-            f"A picture of the tissue needs the coordinates of the spots in obsm['{COORDINATES}'], but {found}. Add an "
-            "array (spots, 2) of that name."
-        )
-        raise InputError(msg)
 
 
 def draw_tissue(

@@ -117,6 +117,10 @@ def test_an_input_cut_to_some_genes_is_one_more_reason_and_none_by_itself() -> N
     assert "of all genes" in text
     assert "of all genes" not in warnings(strange, whole)[0]
     assert warnings(known, cut) == []
+    tally = FamiliarityTally()
+    tally.add(block(strange))
+    told = doubt(tally.summarise(cut), MANIFEST, cut, unknown_share=0.0, totals_are_known=True)
+    assert "of all genes" not in told[0]
 
 
 def test_without_strangeness_the_unknown_share_is_taken() -> None:

@@ -183,7 +183,7 @@ def test_coordinates_are_asked_for_in_words(model: Model) -> None:
     adata = section_query()
     bare = adata.copy()
     del bare.obsm["spatial"]
-    with pytest.raises(InputError, match=r"needs the coordinates .* obsm is empty.*Add an array"):
+    with pytest.raises(InputError, match=r"spots are needed .* obsm is empty.*not trained with --spatial"):
         model.assign(bare)
     bare.obsm["X_pca"] = np.zeros((60, 3))
     with pytest.raises(InputError, match="obsm holds X_pca"):
@@ -267,4 +267,4 @@ def test_the_command_takes_sections_and_asks_for_places(tmp_path: Path) -> None:
     for extra in ((), ("--dry-run",)):
         refused = run(str(tmp_path / "bare.h5ad"), *extra)
         assert refused.returncode == 3
-        assert "needs the coordinates of the spots in obsm['spatial']" in " ".join(refused.stderr.split())
+        assert "The coordinates of the spots are needed in obsm['spatial']" in " ".join(refused.stderr.split())

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from scrcl_train import recount
 from scrcl_train.data import read_training_data
 from scrcl_train.recount import find_counts
 
@@ -34,6 +35,17 @@ def test_counts_come_back_from_single_precision_logarithms(seed: int, total: flo
     assert found is not None
     np.testing.assert_allclose(found.counts.toarray(), counts, rtol=1e-3)
     np.testing.assert_allclose(found.library_size, library, rtol=1e-3)
+
+
+def test_the_answer_does_not_depend_on_how_many_cells_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, total = sp.csr_matrix(draw(3) * 0.37), np.full(40, 1e4, np.float32)
+    whole = find_counts(values, total)
+    monkeypatch.setattr(recount, "CELLS_AT_ONCE", 7)
+    parts = find_counts(values, total)
+    assert whole is not None
+    assert parts is not None
+    np.testing.assert_array_equal(whole.counts.toarray(), parts.counts.toarray())
+    np.testing.assert_array_equal(whole.library_size, parts.library_size)
 
 
 def test_what_comes_from_no_counts_is_left_alone() -> None:

@@ -108,7 +108,7 @@ def test_what_cannot_be_drawn_is_refused(found: Path, tmp_path: Path) -> None:
     del adata.obsm["spatial"]
     adata.write_h5ad(tmp_path / "bare.h5ad")
     with pytest.raises(
-        InputError, match=r"needs the coordinates .*obsm is empty\. Add an array \(spots, 2\) of that name\.$"
+        InputError, match=r"The coordinates .*obsm is empty\. Add an array \(spots, 2\) of that name\.$"
     ):
         draw_tissue_file(tmp_path / "bare.h5ad", tmp_path / "out.png", columns=["layer"])
     ad.read_h5ad(found)[:0].copy().write_h5ad(tmp_path / "none.h5ad")
