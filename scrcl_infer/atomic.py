@@ -40,6 +40,8 @@ def check_path(path: Path, *, force: bool, inputs: tuple[Path, ...] = ()) -> Non
 class HiddenFile:
     """A file beside its target that takes the target's name when it is complete, and is removed otherwise.
 
+    A context manager; the file is there from entering on.
+
     Parameters
     ----------
     path
@@ -58,10 +60,15 @@ class HiddenFile:
         self.force = force
         # The target's own folder: renaming is atomic only within one file system.
         self.path = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        with output_errors(path):
-            self.path.open("xb").close()
 
     def __enter__(self) -> Self:
+        try:
+            with output_errors(self.target):
+                self.path.open("xb").close()
+        except BaseException:  # a signal may come when the file is there already
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -75,3 +75,18 @@ def test_a_full_disk_is_an_output_error_and_leaves_nothing(tmp_path: Path, monke
 def test_a_broken_pipe_is_not_an_output_error() -> None:
     with pytest.raises(BrokenPipeError), output_errors(Path("-")):
         raise BrokenPipeError
+
+
+def test_a_signal_that_comes_while_the_file_is_made_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Path.open
+
+    def interrupted(path: Path, *words: str) -> None:
+        make(path, *words).close()
+        raise SystemExit(143)
+
+    monkeypatch.setattr(Path, "open", interrupted)
+    with pytest.raises(SystemExit), HiddenFile(tmp_path / "o.h5ad", force=False):
+        pass
+    assert list(tmp_path.iterdir()) == []
