@@ -132,7 +132,7 @@ def test_places_and_sections_are_asked_for(slices: Path, tmp_path: Path) -> None
     bare = ad.read_h5ad(slices)
     del bare.obsm["spatial"]
     bare.write_h5ad(tmp_path / "bare.h5ad")
-    with pytest.raises(InputError, match=r"needs the coordinates of the spots in obsm\['spatial'\]"):
+    with pytest.raises(InputError, match=r"coordinates of the spots are needed in obsm\['spatial'\]"):
         train(tmp_path / "bare.h5ad", tmp_path / "model", OPTIONS)
     with pytest.raises(InputError, match="slide"):
         train(slices, tmp_path / "model", replace(OPTIONS, section_key="slide"))
