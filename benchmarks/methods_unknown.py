@@ -22,7 +22,18 @@ from scrcl_train.distil import Targets
 
 N_PCS = 50
 N_NEIGHBORS = 15
-CODE = ("augment", "calibration", "distil", "features", "hiding", "rejection", "student", "student_input")
+CODE = (
+    "augment",
+    "calibration",
+    "classes",
+    "distil",
+    "features",
+    "hiding",
+    "rarity",
+    "rejection",
+    "student",
+    "student_input",
+)
 """Modules of scrcl_train whose code decides our answers, beside `scrcl_infer.strangeness`."""
 
 
@@ -56,15 +67,15 @@ def answer_ours(prepared: tuple[NDArray[np.int64], Targets], cells: Question, se
     from scrcl_infer.assign import apply_temperature
     from scrcl_infer.strangeness import compute_strangeness
     from scrcl_train.calibration import calibrate
+    from scrcl_train.classes import fit_classes, spaces_of
     from scrcl_train.distil import distil
-    from scrcl_train.rejection import fit_classes, spaces_of
     from scrcl_train.student import predict
 
     genes, targets = prepared
     counts, library = sp.csr_matrix(cells.counts[:, genes]), _totals(cells.counts)
     calibrated = calibrate(counts, library, targets, seed=seed)
     student = distil(counts, library, targets, seed=seed)
-    rejection = calibrated.complete(fit_classes(predict(student, counts, library), targets.classes))
+    rejection = calibrated.complete(fit_classes(student, predict(student, counts, library), targets.classes))
     query = sp.csr_matrix(cells.query_counts[:, genes])
     answer = predict(student, query, _totals(cells.query_counts))
     types = answer.log_type_posterior

@@ -40,20 +40,34 @@ def from_npz(data: bytes, kind: type[_Arrays], file: str) -> _Arrays:
     return kind(**_load(data, {item.name for item in dataclasses.fields(kind)}, file))
 
 
-def rejection_without_doubt(data: bytes, file: str) -> Rejection:
-    """Read the `rejection.npz` of schema 3, which knows three signs: doubt gets no weight.
+def read_rejection(data: bytes, file: str, unknown: dict[str, int]) -> Rejection:
+    """Read `rejection.npz`; signs that are unknown to an older one get no weight.
+
+    Parameters
+    ----------
+    data, file
+        As for `from_npz`.
+    unknown
+        Names of these signs, and their columns, rising.
 
     Raises
     ------
     BundleIntegrityError
         As of `from_npz`.
     """
-    arrays = _load(data, {item.name for item in dataclasses.fields(Rejection)} - {"weights"}, file)
-    blank = np.zeros((len(arrays["median"]), 1), np.float32)
-    weights = np.concatenate([np.ones_like(arrays["median"]), blank], axis=1)
-    arrays["median"] = np.concatenate([arrays["median"], blank], axis=1)
-    arrays["spread"] = np.concatenate([arrays["spread"], blank + 1], axis=1)
-    return Rejection(**arrays, weights=weights)
+    absent = {"rarity_detected", "rarity_expected", "overlap"} if "rarity" in unknown else set()
+    absent |= {"weights"} if "doubt" in unknown else set()
+    arrays = _load(data, {item.name for item in dataclasses.fields(Rejection)} - absent, file)
+    arrays.setdefault("weights", np.ones_like(arrays["median"]))
+    for column in unknown.values():
+        for name, value in (("median", 0), ("spread", 1), ("weights", 0)):
+            arrays[name] = np.insert(arrays[name], column, value, axis=-1)
+    if "overlap" in absent:
+        arrays |= {name: arrays[name][None] for name in ("median", "spread", "limit")}
+        arrays["overlap"] = np.ones(1, np.float32)
+        arrays["rarity_detected"] = np.arange(2, dtype=np.float32)
+        arrays["rarity_expected"] = np.ones((len(arrays["embedding_means"]), 2), np.float32)
+    return Rejection(**arrays)
 
 
 def _load(data: bytes, expected: set[str], file: str) -> dict[str, Any]:

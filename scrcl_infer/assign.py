@@ -28,6 +28,7 @@ def decide(
     manifest: Manifest,
     rejection: Rejection | None = None,
     *,
+    overlap: float = 1.0,
     reject: bool = True,
     start: int = 0,
 ) -> AssignedBlock:
@@ -43,6 +44,8 @@ def decide(
         Populations, types and calibration of the bundle.
     rejection
         What held-out training cells gave; None in old bundles, which reject by the probability alone.
+    overlap
+        Share of the model's genes that the file has.
     reject
         Answer unknown where the cell is too strange, or the best type's probability too low.
     start
@@ -59,7 +62,7 @@ def decide(
     cell_type = posterior.argmax(axis=1).astype(np.int32)
     confidence, margin = best_and_margin(posterior)
     level_confidence = compute_level_confidence(posterior, cell_type, manifest.levels)
-    strangeness = None if rejection is None else _measure(output, n_detected, rejection)
+    strangeness = None if rejection is None else _measure(output, n_detected, rejection, overlap)
     if reject:
         low = posterior.max(axis=1) < manifest.calibration.threshold
         cell_type[low if strangeness is None else low | (strangeness > 0)] = -1
@@ -169,17 +172,24 @@ def type_of_population(manifest: Manifest) -> NDArray[np.int32]:
     return np.array([index[p.cell_type] for p in manifest.populations], dtype=np.int32)
 
 
-def _measure(output: EncoderOutput, n_detected: NDArray[np.int64], rejection: Rejection) -> NDArray[np.float32]:
+def _measure(
+    output: EncoderOutput, n_detected: NDArray[np.int64], rejection: Rejection, overlap: float
+) -> NDArray[np.float32]:
     """Strangeness (N,), NaN for a cell without counts."""
     if output.components is None:
         msg = "The bundle has a reference for rejection, but its encoder gives no components. Get the bundle again."
         raise BundleIntegrityError(msg)
     has_counts = n_detected > 0
     types = output.log_type_posterior
-    spaces = Spaces(output.embedding, output.components, types if has_types(types) else output.log_posterior)
+    rarity = output.rarity
+    if rarity is None:  # of an older schema, which gives it no weight
+        rarity = np.zeros((len(n_detected), len(rejection.embedding_means)), np.float32)
+    classes = types if has_types(types) else output.log_posterior
+    spaces = Spaces(output.embedding, output.components, rarity, classes)
     # An encoder may make anything of a cell without counts.
     spaces = Spaces(*(np.where(has_counts[:, None], space, np.float32(0)) for space in spaces))
-    return np.where(has_counts, compute_strangeness(spaces, n_detected, rejection), np.nan).astype(np.float32)
+    strangeness = compute_strangeness(spaces, n_detected, rejection, overlap=overlap)
+    return np.where(has_counts, strangeness, np.nan).astype(np.float32)
 
 
 def best_and_margin(posterior: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
@@ -199,6 +209,7 @@ def _check_finite(output: EncoderOutput, has_counts: NDArray[np.bool_], start: i
         "log_posterior": output.log_posterior,
         "map": output.map,
         "components": output.components,
+        "rarity": output.rarity,
         "log_type_posterior": output.log_type_posterior,
     }
     for name, values in outputs.items():

@@ -14,15 +14,17 @@ import secrets
 import shutil
 from pathlib import Path
 
-from scrcl_infer.arrays import GET_AGAIN, from_npz, rejection_without_doubt, to_npz
+from scrcl_infer.arrays import GET_AGAIN, from_npz, read_rejection, to_npz
 from scrcl_infer.consistency import check_consistent
 from scrcl_infer.contract import FILES, OLDEST_SCHEMA_VERSION, SCHEMA_VERSION, Bundle, FileEntry, Manifest
 from scrcl_infer.errors import BundleIntegrityError, BundleNotFoundError, BundleSchemaError, OutputError
 from scrcl_infer.parts import Centroids, GeneGraph, Golden, HeldOutAnswers, Rejection
 
 _LISTED = tuple(name for name in FILES if name != FILES.manifest)
-REJECTION_SCHEMA, DOUBT_SCHEMA = 3, 4
-"""`rejection.npz` of a schema before the first holds other arrays; before the second it lacks those of doubt."""
+REJECTION_SCHEMA = 3
+"""`rejection.npz` of a schema before that holds other arrays."""
+LATER_SIGNS = {"rarity": (6, 3), "doubt": (4, 4)}
+"""Signs of strangeness that it has since the schema, and in which column."""
 
 logger = logging.getLogger(__name__)
 
@@ -137,9 +139,8 @@ def _read_rejection(data: dict[str, bytes], manifest: Manifest) -> Rejection | N
             manifest.schema_version,
         )
         return None
-    if manifest.schema_version < DOUBT_SCHEMA:
-        return rejection_without_doubt(data[FILES.rejection], FILES.rejection)
-    return from_npz(data[FILES.rejection], Rejection, FILES.rejection)
+    unknown = {name: column for name, (since, column) in LATER_SIGNS.items() if manifest.schema_version < since}
+    return read_rejection(data[FILES.rejection], FILES.rejection, unknown)
 
 
 def read_manifest(folder: Path) -> Manifest:

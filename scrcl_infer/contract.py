@@ -14,7 +14,7 @@ from typing import NamedTuple
 from scrcl_infer.parts import Centroids, GeneGraph, Golden, HeldOutAnswers, Rejection
 from scrcl_infer.record import Record
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 OLDEST_SCHEMA_VERSION = 1
 UNKNOWN = "unknown"
 """The answer for a cell that is rejected, in every column that names something."""
@@ -44,6 +44,7 @@ class TensorNames(NamedTuple):
     log_posterior: str = "log_posterior"  # (N, K) float32, natural log
     map: str = "map"  # (N, 2) float32, place on the training UMAP
     components: str = "components"  # (N, Q + 2) float32, see `Rejection`; absent in schema 1
+    rarity: str = "rarity"  # (N, C) float32 whole numbers, C classes, see `Rejection`; absent in schemas 1 to 5
     log_type_posterior: str = "log_type_posterior"  # (N, T) float32, only where types came from labels
 
 

@@ -51,6 +51,8 @@ class EncoderOutput:
     """(N, T) natural log, over types; None without a type head."""
     components: NDArray[np.float32] | None = None
     """(N, Q + 2) the input's mean, components and length; None in bundles of schema 1."""
+    rarity: NDArray[np.float32] | None = None
+    """(N, C) sum of the rarities of the cell's genes in each class; None in bundles of schemas 1 to 5."""
 
 
 class Encoder:
@@ -145,6 +147,7 @@ class Encoder:
             map=results[TENSORS.map],
             log_type_posterior=results.get(TENSORS.log_type_posterior),
             components=results.get(TENSORS.components),
+            rarity=results.get(TENSORS.rarity),
         )
 
 

@@ -22,7 +22,8 @@ class Rejection:
     """`rejection.npz`: the training cells' classes, and how far held-out cells lie from them.
 
     Classes are the types of the type head, else the populations (C); `scrcl_infer.strangeness` uses them. The encoder's
-    `components` are its input along the genes' mean, along Q principal directions across that, and its length.
+    `components` are its input along the genes' mean, along Q principal directions across that, and its length;
+    its `rarity` is the sum over the genes that a cell shows of how rare they are in each class.
     """
 
     embedding_whitening: NDArray[np.float32]  # (D, D) makes the embedding's spread within classes 1 in every direction
@@ -33,13 +34,17 @@ class Rejection:
     components_radii: NDArray[np.float32]  # (C,)
     profile_means: NDArray[np.float32]  # (C, Q + 1) unit rows: where the classes' mean input points
     profile_radii: NDArray[np.float32]  # (C,)
+    rarity_detected: NDArray[np.float32]  # (r,) rising, log10 of numbers of detected genes, 2 or more
+    rarity_expected: NDArray[np.float32]  # (C, r) mean rarity of the genes of a class's cells that show so many
     log_detected: NDArray[np.float32]
     """(m,) rising, log10 of the number of the model's genes that a cell shows: the knots of the next four."""
+    overlap: NDArray[np.float32]  # (v,) rising to 1, shares of the model's genes that a file has
     median: NDArray[np.float32]
-    """(m, 4) of held-out cells' distances to the nearest class, embedding, components, profile; and of their doubt."""
-    spread: NDArray[np.float32]  # (m, 4) median absolute deviation of them
-    weights: NDArray[np.float32]  # (m, 4) of the signs, standardised; those of doubt are 0 in schema 3
-    limit: NDArray[np.float32]  # (m,) that their weighted sum stays below for 95 % of the held-out cells
+    """(v, m, 5) of held-out cells' distances to the nearest class, embedding, components, profile; of rarity; of doubt.
+    """
+    spread: NDArray[np.float32]  # (v, m, 5) median absolute deviation of them
+    weights: NDArray[np.float32]  # (m, 5) of the signs, standardised; 0 for those that an older schema does not know
+    limit: NDArray[np.float32]  # (v, m) that their weighted sum stays below for 95 % of the held-out cells
 
 
 @dataclass(frozen=True)

@@ -242,8 +242,9 @@ class Model:
             output = encoder.run(block.counts, block.library_size)
             n_detected = np.count_nonzero(block.counts, axis=1)
             answers = decide(
-                output, n_detected, self.manifest, self.bundle.rejection, reject=options.reject, start=block.start
-            )
+                output, n_detected, self.manifest, self.bundle.rejection,
+                overlap=query.genes.report.overlap, reject=options.reject, start=block.start,
+            )  # fmt: skip
             yield block, answers, compute_type_posterior(output.log_posterior, output.log_type_posterior, self.manifest)
             if progress is not None:
                 progress(block.start + len(n_detected), query.source.n_cells)

@@ -1,11 +1,13 @@
 """How strange a cell is to the model: how far from every class of the training cells, how doubtful. Numpy only.
 
-There are four signs. Three are distances: in the embedding, in the principal components of the encoder's input, which
+There are five signs. Three are distances: in the embedding, in the principal components of the encoder's input, which
 also show what the encoder has learned to look past (both in units of the spread within classes: Mahalanobis), and the
 angle between the input as a whole and the class's mean, which also sees what no component shows. Each is measured by
-how far the class's own cells usually lie, and the nearest class counts. The fourth is the encoder's doubt, the log
-probability that its best class is wrong. Each is then compared with that of held-out training cells of which as many of
-the model's genes were detected, since a cell of few counts lies further out whatever it is; and their weighted sum is
+how far the class's own cells usually lie, and the nearest class counts. The fourth is how rare the genes that the cell
+shows are in a class, by how rare those of the class's own cells are which show as many; again the class counts in which
+they are the least rare. The fifth is the encoder's doubt, the log probability that its best class is wrong. Each is
+then compared with that of held-out training cells of which as many of the model's genes were detected, since a cell of
+few counts lies further out whatever it is, and which lacked as many of the genes altogether; and their weighted sum is
 taken.
 
 The numbers that are multiplied and added for the distances are first rounded to a grid so coarse that double precision
@@ -29,7 +31,7 @@ INPUT_BITS = 22
 """Of the encoder's outputs on their grid: half of a float32's last place."""
 COMPONENTS_REACH = 1024.0
 """Components are cut off there, which those of 10,000 genes do not reach."""
-N_SIGNS = 4
+N_SIGNS = 5
 LEAST_DOUBT = -30.0
 """Log probability of being wrong below which one doubt is as good as another; single precision knows no better."""
 DOUBT_STEP = 2.0**-16
@@ -43,20 +45,28 @@ class Spaces(NamedTuple):
     """(N, D) unit rows."""
     components: NDArray[np.float32]
     """(N, Q + 2) of the encoder's input; see `scrcl_infer.parts.Rejection`."""
+    rarity: NDArray[np.float32]
+    """(N, C) sum of the rarities of the cell's genes in each class, whole numbers."""
     log_posterior: NDArray[np.float32]
     """(N, C) over the classes, as the encoder gave it."""
 
 
 class Usual(NamedTuple):
-    """What is usual at each depth, and what the signs weigh; see `scrcl_infer.parts.Rejection` for the arrays."""
+    """What is usual at each depth in files of one overlap, and what the signs weigh."""
 
     log_detected: NDArray[np.float32]
+    """(m,) as of `scrcl_infer.parts.Rejection`, and so on."""
     median: NDArray[np.float32]
+    """(m, 5)"""
     spread: NDArray[np.float32]
+    """(m, 5)"""
     weights: NDArray[np.float32]
+    """(m, 5)"""
 
 
-def compute_strangeness(spaces: Spaces, n_detected: NDArray[np.int64], rejection: Rejection) -> NDArray[np.float64]:
+def compute_strangeness(
+    spaces: Spaces, n_detected: NDArray[np.int64], rejection: Rejection, *, overlap: float = 1.0
+) -> NDArray[np.float64]:
     """Return how strange each cell is; above 0 it is unknown.
 
     Parameters
@@ -67,6 +77,8 @@ def compute_strangeness(spaces: Spaces, n_detected: NDArray[np.int64], rejection
         (N,) number of the model's genes of which the cell has a count.
     rejection
         What held-out training cells gave.
+    overlap
+        Share of the model's genes that the cells' file has.
 
     Returns
     -------
@@ -74,17 +86,56 @@ def compute_strangeness(spaces: Spaces, n_detected: NDArray[np.int64], rejection
         (N,) the weighted sum of the signs, each less its median and divided by its spread among held-out cells of as
         many detected genes, less the sum that 95 % of those cells stay below.
     """
-    usual = Usual(rejection.log_detected, rejection.median, rejection.spread, rejection.weights)
-    total = add_signs(compute_signs(spaces, rejection), n_detected, usual)
-    return total - expect(rejection.limit, n_detected, rejection.log_detected)
+    median, spread, limit = (
+        _at_overlap(values, overlap, rejection.overlap)
+        for values in (rejection.median, rejection.spread, rejection.limit)
+    )
+    usual = Usual(rejection.log_detected, median, spread, rejection.weights)
+    total = add_signs(compute_signs(spaces, n_detected, rejection), n_detected, usual)
+    return total - expect(limit, n_detected, rejection.log_detected)
 
 
-def compute_signs(spaces: Spaces, rejection: Rejection) -> NDArray[np.float64]:
-    """Return (N, 4): the distances to the nearest class in embedding, components and profile, and the doubt."""
+def _at_overlap(values: NDArray[np.float32], overlap: float, knots: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Interpolate arrays (v, ...) of the overlaps (v,) linearly, (...); flat below the first."""
+    place = float(np.interp(overlap, knots, np.arange(len(knots))))
+    before = min(int(place), max(len(knots) - 2, 0))
+    share = np.float32(place - before)
+    after = min(before + 1, len(knots) - 1)
+    mixed: NDArray[np.float32] = (1 - share) * values[before] + share * values[after]
+    return mixed
+
+
+def compute_signs(spaces: Spaces, n_detected: NDArray[np.int64], rejection: Rejection) -> NDArray[np.float64]:
+    """Return (N, 5): the distances to the nearest class in embedding, components and profile, the rarity, the doubt."""
     distances = compute_class_distances(spaces, rejection)
     radii = rejection.embedding_radii, rejection.components_radii, rejection.profile_radii
     nearest = [(d / r.astype(np.float64)).min(axis=1) for d, r in zip(distances, radii, strict=True)]
-    return np.column_stack([*nearest, compute_doubt(spaces.log_posterior)])
+    rarity = compute_rarity(spaces.rarity, n_detected, rejection)
+    return np.column_stack([*nearest, rarity, compute_doubt(spaces.log_posterior)])
+
+
+def compute_rarity(
+    rarity: NDArray[np.float32], n_detected: NDArray[np.int64], rejection: Rejection
+) -> NDArray[np.float64]:
+    """Return how rare each cell's genes are (N,), 1 where they are as rare as those of some class's own cells.
+
+    Parameters
+    ----------
+    rarity
+        (N, C) sums over the genes that a cell shows.
+    n_detected
+        (N,) number of these genes.
+    rejection
+        What is usual in the classes, by the number of genes.
+    """
+    knots, usual = rejection.rarity_detected, rejection.rarity_expected.astype(np.float64)
+    place = expect(np.arange(len(knots), dtype=np.float32), n_detected, knots)
+    before = np.minimum(place.astype(np.int64), len(knots) - 2)
+    share = (place - before)[:, None]
+    expected = (1 - share) * usual.T[before] + share * usual.T[before + 1]
+    ratio = rarity.astype(np.float64) / np.maximum(n_detected, 1)[:, None] / expected
+    least: NDArray[np.float64] = ratio.min(axis=1)
+    return least
 
 
 def compute_doubt(log_posterior: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -113,7 +164,7 @@ def compute_class_distances(spaces: Spaces, rejection: Rejection) -> tuple[NDArr
 
 
 def add_signs(signs: NDArray[np.float64], n_detected: NDArray[np.int64], usual: Usual) -> NDArray[np.float64]:
-    """Return the weighted sum (N,) of signs (N, 4), each in units of its spread about its usual median."""
+    """Return the weighted sum (N,) of signs (N, 5), each in units of its spread about its usual median."""
     total = np.zeros(len(signs))
     for column in range(N_SIGNS):
         median, spread, weight = (

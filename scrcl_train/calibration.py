@@ -21,9 +21,10 @@ from scrcl_infer.assign import apply_temperature
 from scrcl_infer.contract import Calibration
 from scrcl_infer.parts import HeldOutAnswers, Rejection
 from scrcl_infer.tempering import choose_threshold, compute_kept, fit_temperature
+from scrcl_train.classes import fit_classes
 from scrcl_train.distil import DistilConfig, DistilEpoch, Targets, distil
 from scrcl_train.hiding import choose_weights, compute_auroc, deal_groups, hide
-from scrcl_train.rejection import HeldOut, Scale, fit_classes, fit_limit, fit_usual, measure_held_out
+from scrcl_train.rejection import HeldOut, Scale, fit_limit, fit_usual, measure_held_out
 from scrcl_train.reliability import compute_calibration_error
 from scrcl_train.student import Prediction, Student, predict
 
@@ -95,7 +96,8 @@ def calibrate(
     signs = [part for _, part in parts]
     usual = fit_usual(signs)
     hidden = hide(counts, library_size, targets, folds, teach, thin=thin, seed=seed)
-    usual = usual._replace(weights=choose_weights(hidden, usual))
+    weights = choose_weights(hidden, usual[-1])
+    usual = tuple(at._replace(weights=weights) for at in usual)
     scale = fit_limit(signs, usual)
     posterior = apply_temperature(log_posterior, temperature)
     confidence = posterior.max(axis=1)
@@ -103,7 +105,7 @@ def calibrate(
     error = compute_calibration_error(confidence, hits) if labelled else None
     threshold = choose_threshold(confidence, scale.within)
     kept = compute_kept(confidence, scale.within, threshold)
-    auroc, accuracy = compute_auroc(hidden, usual), float(hits.mean())
+    auroc, accuracy = compute_auroc(hidden, usual[-1]), float(hits.mean())
     calibration = Calibration(temperature, threshold, kept, error, len(right), auroc, accuracy)
     answers = None if labelled else _keep_some(HeldOutAnswers(log_posterior, right, scale.within), seed)
     return Calibrated(calibration, scale, answers)
@@ -167,7 +169,7 @@ def _hold_out(
     """Log posteriors of a first student for the cells `rows[1]`, and how far from those of `rows[0]` they lie."""
     learned, held_out = rows
     library = np.reshape(library_size, -1)
-    classes = fit_classes(predict(student, counts[learned], library[learned]), targets.classes[learned])
+    classes = fit_classes(student, predict(student, counts[learned], library[learned]), targets.classes[learned])
     asked = counts[held_out], library[held_out]
     return _best_head(predict(student, *asked)), measure_held_out(student, classes, *asked, thin=thin, seed=seed)
 

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from scrcl_infer.errors import TrainingError
 from scrcl_train.augment import AugmentConfig, CellSampler
+from scrcl_train.rarity import fit_rarity
 from scrcl_train.student import Student, StudentConfig, StudentOutput
 from scrcl_train.student_input import fit_input_directions, fit_input_mean
 
@@ -195,7 +196,10 @@ def _new_student(
     supported = max(MIN_COMPONENTS, counts.shape[0] // CELLS_PER_COMPONENT)
     n_components = min(config.n_components, mean.size - 1, supported)
     directions = fit_input_directions(counts, library_size, n_components, target_sum=config.target_sum)
-    student = Student(mean, config, n_populations=targets.n_populations, n_types=n_types, directions=directions)
+    rarity = fit_rarity(counts, library_size, targets.classes)
+    student = Student(
+        mean, config, n_populations=targets.n_populations, n_types=n_types, directions=directions, rarity=rarity
+    )
     student.map_centre.copy_(torch.from_numpy(targets.map.mean(axis=0).astype(np.float32)))
     student.map_scale.copy_(torch.from_numpy(np.maximum(targets.map.std(axis=0), 1e-6).astype(np.float32)))
     return student

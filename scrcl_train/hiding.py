@@ -16,8 +16,9 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from scrcl_infer.strangeness import N_SIGNS, Usual, add_signs
+from scrcl_train.classes import fit_classes
 from scrcl_train.distil import Targets
-from scrcl_train.rejection import HeldOut, compute_tents, fit_classes, join, measure_held_out
+from scrcl_train.rejection import HeldOut, compute_tents, join, measure_held_out
 from scrcl_train.reliability import compute_unknown_auroc
 from scrcl_train.student import Student, predict
 
@@ -112,22 +113,23 @@ def hide(
         # Numbered anew: a class that the student never sees would still get some of the probability.
         taught = targets.take(rows).with_classes(codes.astype(np.int64), int(codes.max()) + 1)
         student = teach(counts[rows], library[rows], taught)
-        classes = fit_classes(predict(student, counts[rows], library[rows]), codes)
+        classes = fit_classes(student, predict(student, counts[rows], library[rows]), codes)
         asked = [held_out[np.isin(truth[held_out], np.unique(truth[rows]))]]
         asked += [rng.permutation(np.flatnonzero(truth == name))[:MAX_HIDDEN] for name in group]
         known, *hidden = (
-            measure_held_out(student, classes, counts[cells], library[cells], thin=thin, seed=seed) for cells in asked
+            measure_held_out(student, classes, counts[cells], library[cells], overlaps=[1.0], thin=thin, seed=seed)
+            for cells in asked
         )
         found.append(Hidden(known, tuple(hidden)))
     return found
 
 
 def choose_weights(hidden: list[Hidden], usual: Usual) -> NDArray[np.float32]:
-    """Return the weights (m, 4) of the signs at the knots, those of doubt as hidden classes show them to be there.
+    """Return the weights (m, 5) of the signs at the knots, those of doubt as hidden classes show them to be there.
 
     A weight is as good as the mean over the classes of the AUROC of their cells against held-out cells of the others,
-    all as measured and changed, each cell counting as much as it lies near the knot. Of the weights that are not worse
-    than the best one by more than `ERRORS` standard errors the nearest to the usual one is taken.
+    all as measured and at other depths, each cell counting as much as it lies near the knot. Of the weights that are
+    not worse than the best one by more than `ERRORS` standard errors the nearest to the usual one is taken.
     """
     n_knots = len(usual.log_detected)
     by_class = [_tell(part.known, signs, usual) for part in hidden for signs in part.classes]
@@ -173,8 +175,8 @@ def _tell(known: HeldOut, hidden: HeldOut, usual: Usual) -> NDArray[np.float64]:
     """AUROC (weights, m) at the knots; NaN where there are too few cells."""
     from sklearn.metrics import roc_auc_score
 
-    both = join([known.measured, known.changed, hidden.measured, hidden.changed])
-    is_hidden = np.arange(both.n_detected.size) >= known.measured.n_detected.size + known.changed.n_detected.size
+    both = join([known.whole, hidden.whole])
+    is_hidden = np.arange(both.n_detected.size) >= known.whole.n_detected.size
     near = compute_tents(both, usual.log_detected)
     found = np.full((len(WEIGHTS), len(near)), np.nan)
     for row, weight in enumerate(WEIGHTS):
@@ -186,5 +188,5 @@ def _tell(known: HeldOut, hidden: HeldOut, usual: Usual) -> NDArray[np.float64]:
 
 
 def _weights(doubt: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Weights (m, 4) of which those of doubt are (m,)."""
+    """Weights (m, 5) of which those of doubt are (m,)."""
     return np.column_stack([np.ones((len(doubt), N_SIGNS - 1)), doubt]).astype(np.float32)

@@ -35,7 +35,7 @@ def export_onnx(student: Student, contract_id: str) -> bytes:
         Opset `OPSET`, no external data, inputs and outputs named as in `scrcl_infer.contract.TENSORS`; no path, source
         line or other trace of the machine it was made on.
     """
-    outputs = [TENSORS.embedding, TENSORS.log_posterior, TENSORS.map, TENSORS.components]
+    outputs = [TENSORS.embedding, TENSORS.log_posterior, TENSORS.map, TENSORS.components, TENSORS.rarity]
     if student.n_types:
         outputs.append(TENSORS.log_type_posterior)
     # Two example cells: a dimension of 1 would be taken as fixed.
@@ -78,6 +78,7 @@ class _WholeNumbers(nn.Module):
         self.one = nn.Buffer(torch.ones(()))
         self.weights, self.sizes = _split(student.first.weight.detach())
         self.turns, self.turn_sizes = _split(student.directions.T)
+        self.rare = nn.Buffer(student.rarity.to(torch.int8).contiguous())
         shifts = student.first.bias.double() - student.first.weight.double() @ student.mean.double()
         self.shifts = nn.Buffer(shifts.detach().float())
 
@@ -88,7 +89,8 @@ class _WholeNumbers(nn.Module):
             "QuantizeLinear", (steps, self.one, self.zero), dtype=torch.uint8, shape=steps.shape
         )
         summed = _multiply(whole, self.weights) * self.sizes + self.shifts
-        return self.student.answer(steps, summed, _multiply(whole, self.turns) * self.turn_sizes)
+        rarity = _multiply((counts > 0).to(torch.uint8), self.rare)
+        return self.student.answer(steps, summed, _multiply(whole, self.turns) * self.turn_sizes, rarity)
 
 
 def _split(weights: Tensor) -> tuple[nn.Buffer, nn.Buffer]:

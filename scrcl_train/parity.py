@@ -89,6 +89,7 @@ def run_onnx(model: bytes, counts: sp.csr_matrix, library_size: NDArray[np.float
         joined[TENSORS.log_posterior],
         joined[TENSORS.map],
         joined[TENSORS.components],
+        joined[TENSORS.rarity],
         joined.get(TENSORS.log_type_posterior),
     )
 

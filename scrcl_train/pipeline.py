@@ -27,6 +27,7 @@ from scrcl_train.augment import AugmentConfig
 from scrcl_train.batches import describe_batches, mix_batches
 from scrcl_train.calibration import calibrate, count_students
 from scrcl_train.checkpoint import note_asked
+from scrcl_train.classes import fit_classes
 from scrcl_train.data import TrainingData, add_gene_ids, read_training_data
 from scrcl_train.device import choose_device, keep_threads
 from scrcl_train.distil import DistilConfig, DistilEpoch, Targets, distil
@@ -40,7 +41,6 @@ from scrcl_train.place import compute_map
 from scrcl_train.populations import Populations, fit_centroids
 from scrcl_train.preflight import check_number, check_run
 from scrcl_train.progress import Report, TrainProgress
-from scrcl_train.rejection import fit_classes
 from scrcl_train.student import Prediction, predict
 from scrcl_train.trainer import Teacher, fit
 from scrcl_train.write import TrainingAnswers, write_training_h5ad
@@ -225,7 +225,7 @@ def _teach_student(
                 np.concatenate([found.teacher.z_1, found.teacher.z_2], axis=1),
                 populations.labels,
             ),
-            rejection=calibrated.complete(fit_classes(answer, targets.classes)),
+            rejection=calibrated.complete(fit_classes(student, answer, targets.classes)),
             held_out=calibrated.held_out,
             spatial=spatial,
             notes=options.card_notes.read_text(encoding="utf-8") if options.card_notes else "",

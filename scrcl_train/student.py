@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scrcl_train.rarity import Rarity, nothing_rare
 from scrcl_train.student_input import MAX_STEPS, MIN_LIBRARY, N_STEPS, STEP
 
 MAX_WEIGHT = 127
@@ -51,6 +52,8 @@ class StudentOutput(NamedTuple):
     """(N, 2) in the units of the map it was fitted to."""
     components: Tensor
     """(N, Q + 2) the input along `directions`, and its length."""
+    rarity: Tensor
+    """(N, C) sum of the rarities that the cell's genes have in each class; whole numbers."""
     log_type_posterior: Tensor | None
     """(N, T), None without a type head."""
 
@@ -70,6 +73,8 @@ class Student(nn.Module):
         T; 0 leaves the type head out.
     directions
         (G, Q + 1) of the genes' mean and the principal components, from `fit_input_directions`; None: zeros.
+    rarity
+        From `scrcl_train.rarity.fit_rarity`; None: one class, in which nothing is rare.
 
     Notes
     -----
@@ -92,6 +97,7 @@ class Student(nn.Module):
         n_populations: int,
         n_types: int = 0,
         directions: NDArray[np.float32] | None = None,
+        rarity: Rarity | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -99,6 +105,10 @@ class Student(nn.Module):
         self.mean = nn.Buffer(torch.from_numpy(mean.astype(np.float32)))
         shape = mean.size, min(config.n_components + 1, mean.size)
         self.directions = nn.Buffer(torch.zeros(shape) if directions is None else torch.from_numpy(directions))
+        rarity = rarity or nothing_rare(mean.size)
+        self.rarity = nn.Buffer(torch.from_numpy(rarity.table))
+        self.rarity_detected = nn.Buffer(torch.from_numpy(rarity.log_detected))
+        self.rarity_expected = nn.Buffer(torch.from_numpy(rarity.expected))
         self.map_centre = nn.Buffer(torch.zeros(2))
         self.map_scale = nn.Buffer(torch.ones(2))
         self.first = nn.Linear(mean.size, config.hidden)
@@ -133,10 +143,14 @@ class Student(nn.Module):
         """Map raw counts (N, G) and library sizes (N, 1), both float32, to all outputs."""
         steps = self.count_steps(counts, library_size)  # (N, G)
         roots = STEP * torch.round(steps).clamp(max=MAX_STEPS)
-        return self.answer(steps, self.first(roots - self.mean), roots @ self.directions)
+        rarity = (counts > 0).float() @ self.rarity
+        return self.answer(steps, self.first(roots - self.mean), roots @ self.directions, rarity)
 
-    def answer(self, steps: Tensor, summed: Tensor, along: Tensor) -> StudentOutput:
-        """Map the steps (N, G), the first layer's sums (N, h) and the input's parts (N, Q + 1) to all outputs."""
+    def answer(self, steps: Tensor, summed: Tensor, along: Tensor, rarity: Tensor) -> StudentOutput:
+        """Map the steps (N, G), the first layer's sums (N, h) and the input's parts (N, Q + 1) to all outputs.
+
+        `rarity` (N, C) is given out as it is.
+        """
         hidden = self.dropout(torch.relu(summed))  # (N, h)
         raw = self.embedding_head(hidden)  # (N, D)
         embedding = raw / torch.sqrt((raw * raw).sum(dim=1, keepdim=True).clamp(min=MIN_SQUARED_NORM))
@@ -145,7 +159,7 @@ class Student(nn.Module):
         types = None if self.type_head is None else functional.log_softmax(self.type_head(hidden), dim=1)
         populations = functional.log_softmax(self.population_head(hidden), dim=1)
         length = STEP * torch.sqrt((steps * steps).sum(dim=1, keepdim=True))  # (N, 1)
-        return StudentOutput(embedding, populations, place, torch.cat([along, length], dim=1), types)
+        return StudentOutput(embedding, populations, place, torch.cat([along, length], dim=1), rarity, types)
 
     @torch.no_grad()
     def round_weights(self) -> None:
@@ -181,6 +195,8 @@ class Prediction:
     """(n, 2)"""
     components: NDArray[np.float32]
     """(n, Q + 2)"""
+    rarity: NDArray[np.float32]
+    """(n, C)"""
     log_type_posterior: NDArray[np.float32] | None
     """(n, T), None without a type head."""
 
@@ -212,4 +228,5 @@ def predict(
             outputs.append([part.cpu().numpy() for part in answer if part is not None])
     student.train(training)
     joined = [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
-    return Prediction(joined[0], joined[1], joined[2], joined[3], joined[4] if student.n_types else None)
+    embedding, populations, place, components, rarity, *types = joined
+    return Prediction(embedding, populations, place, components, rarity, types[0] if types else None)

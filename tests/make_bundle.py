@@ -61,6 +61,8 @@ def random_weights(
         if width:
             weights[f"w_{name}"] = rng.normal(size=(hidden, width))
             weights[f"b_{name}"] = rng.normal(size=width)
+    weights["w_rarity"] = rng.integers(0, 128, (n_genes, n_types or n_populations))
+    weights["b_rarity"] = np.zeros(n_types or n_populations)
     return {name: value.astype(np.float32) for name, value in weights.items()}
 
 
@@ -75,10 +77,11 @@ def numpy_forward(
     for name in TENSORS[2:]:
         if f"w_{name}" not in weights:
             continue
-        value = hidden @ weights[f"w_{name}"] + weights[f"b_{name}"]
+        before = counts > 0 if name == TENSORS.rarity else hidden
+        value = before @ weights[f"w_{name}"].astype(np.float64) + weights[f"b_{name}"]
         if name == TENSORS.embedding:
             value /= np.maximum(np.linalg.norm(value, axis=1, keepdims=True), 1e-12)
-        elif name not in (TENSORS.map, TENSORS.components):
+        elif name not in (TENSORS.map, TENSORS.components, TENSORS.rarity):
             top = value.max(axis=1, keepdims=True)
             value -= top + np.log(np.exp(value - top).sum(axis=1, keepdims=True))
         out[name] = value
@@ -109,6 +112,8 @@ def onnx_model(weights: Weights, contract_id: str | None) -> bytes:
         node("LogSoftmax", ["logits"], ["log_posterior"], axis=1),
         node("Gemm", ["hidden", "w_map", "b_map"], ["map"]),
         node("Gemm", ["hidden", "w_components", "b_components"], ["components"]),
+        node("Sign", ["counts"], ["shown"]),
+        node("Gemm", ["shown", "w_rarity", "b_rarity"], ["rarity"]),
     ]
     if "w_log_type_posterior" in weights:
         nodes += [
@@ -156,7 +161,7 @@ def tiny_bundle(
     counts, library_size = random_counts(32, n_genes, seed=seed + 1)
     expected = {n: v.astype(np.float32) for n, v in numpy_forward(weights, counts, library_size).items()}
     rejection = usual_of(random_rejection(dim, n_types or n_populations, seed=seed), expected, counts)
-    del expected["components"]
+    del expected["components"], expected["rarity"]
     no_types = np.empty((32, 0), np.float32)
     centroids = rng.normal(size=(n_populations, dim))
     neighbors = np.argsort(rng.random((n_genes, n_genes)), axis=1)[:, :3]
@@ -192,25 +197,27 @@ def random_answers(n_populations: int, *, seed: int = 0) -> HeldOutAnswers:
 
 def usual_of(rejection: Rejection, expected: Weights, counts: NDArray[np.float32]) -> Rejection:
     """The reference with medians and spreads at which most such cells are usual."""
-    signs = compute_signs(spaces_of(expected), rejection)
+    n_detected = np.count_nonzero(counts, axis=1)
+    signs = compute_signs(spaces_of(expected), n_detected, rejection)
     median = np.median(signs, axis=0)
     spread = np.median(np.abs(signs - median), axis=0) + 0.01
     flat = replace(
         rejection,
         log_detected=np.array([1.0, 1.5], np.float32),
-        median=np.stack([median, median]).astype(np.float32),
-        spread=np.stack([spread, spread]).astype(np.float32),
+        median=np.broadcast_to(median, (2, 2, 5)).astype(np.float32),
+        spread=np.broadcast_to(spread, (2, 2, 5)).astype(np.float32),
         weights=rejection.weights[:2],
     )
-    usual = Usual(flat.log_detected, flat.median, flat.spread, flat.weights)
-    score = add_signs(signs, np.count_nonzero(counts, axis=1), usual)
-    return replace(flat, limit=np.full(2, np.quantile(score, 0.9) + 6, np.float32))
+    usual = Usual(flat.log_detected, flat.median[-1], flat.spread[-1], flat.weights)
+    score = add_signs(signs, n_detected, usual)
+    return replace(flat, limit=np.full((2, 2), np.quantile(score, 0.9) + 6, np.float32))
 
 
 def spaces_of(expected: Mapping[str, NDArray[np.floating]]) -> Spaces:
     """Where the encoder puts cells; the classes are the types, where it has a type head."""
     classes = expected.get("log_type_posterior", expected["log_posterior"])
-    return Spaces(*(values.astype(np.float32) for values in (expected["embedding"], expected["components"], classes)))
+    spaces = expected["embedding"], expected["components"], expected["rarity"], classes
+    return Spaces(*(values.astype(np.float32) for values in spaces))
 
 
 def random_rejection(dim: int, n_classes: int, *, seed: int = 0) -> Rejection:
@@ -225,13 +232,15 @@ def random_rejection(dim: int, n_classes: int, *, seed: int = 0) -> Rejection:
         "profile_means": profiles / np.linalg.norm(profiles, axis=1, keepdims=True),
     }
     arrays |= {f"{space}_radii": rng.uniform(0.5, 2, n_classes) for space in ("embedding", "components", "profile")}
+    arrays |= {"rarity_detected": np.array([0, 1.0, 1.6]), "rarity_expected": rng.uniform(40, 80, (n_classes, 3))}
     return Rejection(
         **{name: values.astype(np.float32) for name, values in arrays.items()},
         log_detected=np.array([0.5, 1.0, 1.5], np.float32),
-        median=np.array([[4, 2, 0.5, -2], [3, 1.5, 0.3, -2], [3, 1.5, 0.3, -2]], np.float32),
-        spread=np.ones((3, 4), np.float32),
-        weights=np.array([[1, 1, 1, 0.2], [1, 1, 1, 0.5], [1, 1, 1, 0]], np.float32),
-        limit=np.array([1, 0, 1], np.float32),
+        overlap=np.array([0.5, 1], np.float32),
+        median=np.array([[[4, 2, 0.5, 1, -2], *[[3, 1.5, 0.3, 1, -2]] * 2]] * 2, np.float32),
+        spread=np.stack([np.full((3, 5), 2), np.ones((3, 5))]).astype(np.float32),
+        weights=np.array([[1, 1, 1, 1, 0.2], [1, 1, 1, 1, 0.5], [1, 1, 1, 1, 0]], np.float32),
+        limit=np.array([[2, 1, 2], [1, 0, 1]], np.float32),
     )
 
 

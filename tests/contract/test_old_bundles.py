@@ -77,11 +77,12 @@ def test_doubt_has_no_part_in_the_strangeness_of_schema_3() -> None:
     output = Encoder(bundle.encoder, threads=1).run(golden.counts, golden.library_size)
     assert output.components is not None
     n_detected = np.count_nonzero(golden.counts, axis=1)
-    spaces = Spaces(output.embedding, output.components, golden.log_type_posterior)
+    rarity = np.zeros((len(n_detected), len(known.embedding_means)), np.float32)
+    spaces = Spaces(output.embedding, output.components, rarity, golden.log_type_posterior)
     found = compute_strangeness(spaces, n_detected, known)
     doubtful = spaces._replace(log_posterior=np.full_like(golden.log_type_posterior, -np.log(4)))
     np.testing.assert_array_equal(compute_strangeness(doubtful, n_detected, known), found)
-    signs = compute_signs(spaces, known)
+    signs = compute_signs(spaces, n_detected, known)
     np.testing.assert_allclose(found, ((signs - known.median[0]) / known.spread[0])[:, :3].sum(axis=1) - known.limit[0])
 
 

@@ -44,6 +44,7 @@ class Output:
     map: NDArray[np.float32]
     log_type_posterior: NDArray[np.float32] | None
     components: NDArray[np.float32] | None = None
+    rarity: NDArray[np.float32] | None = None
 
 
 def manifest(*, temperature: float = 1.0, threshold: float = 0.0, n_types: int = 0) -> Manifest:
@@ -68,11 +69,12 @@ def output(n: int, *, seed: int = 0, head: bool = False, scale: float = 3.0) -> 
     log_posterior = scipy.special.log_softmax(rng.normal(size=(n, 5)) * scale, axis=1).astype(np.float32)
     types = scipy.special.log_softmax(rng.normal(size=(n, 3)) * scale, axis=1).astype(np.float32) if head else None
     place, components = rng.normal(size=(n, 2)), rng.normal(size=(n, N_COMPONENTS))
-    return Output(embedding, log_posterior, place.astype(np.float32), types, components.astype(np.float32))
+    rarity = rng.integers(0, 20_000, (n, 3)).astype(np.float32)
+    return Output(embedding, log_posterior, place.astype(np.float32), types, components.astype(np.float32), rarity)
 
 
 def rows(out: Output, chosen: slice) -> Output:
-    parts = (out.embedding, out.log_posterior, out.map, out.log_type_posterior, out.components)
+    parts = (out.embedding, out.log_posterior, out.map, out.log_type_posterior, out.components, out.rarity)
     return Output(*(None if part is None else part[chosen] for part in parts))
 
 

@@ -32,8 +32,8 @@ from scrcl_train.rejection import HeldOut, Signs
 from scrcl_train.student import Student
 from tests.student_case import QUICK, make_targets, make_world
 
-EVEN = np.ones((3, 4), np.float32)
-FLAT = Usual(np.array([0, 1, 2], np.float32), np.zeros((3, 4), np.float32), EVEN, EVEN)
+EVEN = np.ones((3, 5), np.float32)
+FLAT = Usual(np.array([0, 1, 2], np.float32), np.zeros((3, 5), np.float32), EVEN, EVEN)
 """Under which signs are as they are."""
 
 
@@ -60,14 +60,14 @@ def test_every_class_is_hidden_where_there_are_cells_enough() -> None:
 
 
 def as_measured(values: NDArray[np.float64], n_detected: int = 10) -> HeldOut:
-    nothing = Signs(np.zeros((0, 4)), np.zeros(0, np.int64))
-    return HeldOut(Signs(values, np.full(len(values), n_detected)), nothing)
+    nothing = Signs(np.zeros((0, 5)), np.zeros(0, np.int64))
+    return HeldOut(Signs(values, np.full(len(values), n_detected)), (nothing,))
 
 
 def draw(distance: float, doubt: float, seed: int, n: int = 300) -> NDArray[np.float64]:
-    values = np.random.default_rng(seed).normal(size=(n, 4))
+    values = np.random.default_rng(seed).normal(size=(n, 5))
     values[:, 0] += distance
-    values[:, 3] += doubt
+    values[:, -1] += doubt
     return values
 
 
@@ -77,18 +77,18 @@ def test_doubt_counts_at_the_depth_where_it_tells_and_not_where_it_misleads() ->
 
     def both(shallow: tuple[float, float], deep: tuple[float, float], seed: int) -> HeldOut:
         signs = Signs(np.concatenate([draw(*shallow, seed), draw(*deep, seed + 1)]), sizes)
-        return HeldOut(signs, signs)
+        return HeldOut(signs, (signs,))
 
     classes = tuple(both((0, 3), (2, -2), seed) for seed in (2, 4, 6))
     found = choose_weights([Hidden(both((0, 0), (0, 0), 0), classes)], FLAT)
-    np.testing.assert_array_equal(found[:, :3], 1)
+    np.testing.assert_array_equal(found[:, :-1], 1)
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found[:, 3], [WEIGHTS[-1], USUAL_WEIGHT, 0])
+    np.testing.assert_allclose(found[:, -1], [WEIGHTS[-1], USUAL_WEIGHT, 0])
 
 
 def count_pairs(known: NDArray[np.float64], unknown: NDArray[np.float64], doubt: float) -> float:
     """AUROC by brute force."""
-    a, b = (np.round(values @ np.array([1, 1, 1, doubt]), 9) for values in (known, unknown))
+    a, b = (np.round(values @ np.array([1, 1, 1, 1, doubt]), 9) for values in (known, unknown))
     return float((b[:, None] > a[None, :]).mean() + (b[:, None] == a[None, :]).mean() / 2)
 
 
@@ -98,7 +98,7 @@ def test_the_chosen_weight_is_the_nearest_to_the_usual_that_is_not_clearly_worse
     seed: int, distance: float, doubt: float, n: int
 ) -> None:
     known, *unknown = draw(0, 0, seed, 40), *(draw(distance, doubt, seed + 1 + i, 40) for i in range(n))
-    chosen = choose_weights([Hidden(as_measured(known), tuple(map(as_measured, unknown)))], FLAT)[1, 3]
+    chosen = choose_weights([Hidden(as_measured(known), tuple(map(as_measured, unknown)))], FLAT)[1, -1]
     told = {weight: np.array([count_pairs(known, one, weight) for one in unknown]) for weight in WEIGHTS}
     highest = max(values.mean() for values in told.values())
     usual = WEIGHTS.index(USUAL_WEIGHT)
@@ -114,28 +114,28 @@ def test_each_hidden_class_has_one_vote_however_many_cells_it_has() -> None:
     known = as_measured(draw(0, 0, 0))
     misled = [as_measured(draw(1, -1, 1 + i, 3000)) for i in range(3)]
     told = [as_measured(draw(0, 2, 5 + i, 20)) for i in range(9)]
-    assert choose_weights([Hidden(known, tuple(misled))], FLAT)[1, 3] < USUAL_WEIGHT
-    assert choose_weights([Hidden(known, (*misled, *told))], FLAT)[1, 3] >= USUAL_WEIGHT
+    assert choose_weights([Hidden(known, tuple(misled))], FLAT)[1, -1] < USUAL_WEIGHT
+    assert choose_weights([Hidden(known, (*misled, *told))], FLAT)[1, -1] >= USUAL_WEIGHT
 
 
 def test_the_usual_weight_stays_where_little_was_hidden_or_none_is_better() -> None:
-    np.testing.assert_array_equal(choose_weights([], FLAT)[:, 3], USUAL_WEIGHT)
-    apart = tuple(as_measured(np.full((9, 4), 5.0)) for _ in range(MIN_CLASSES))
+    np.testing.assert_array_equal(choose_weights([], FLAT)[:, -1], USUAL_WEIGHT)
+    apart = tuple(as_measured(np.full((9, 5), 5.0)) for _ in range(MIN_CLASSES))
     np.testing.assert_array_equal(
-        choose_weights([Hidden(as_measured(np.zeros((9, 4))), apart)], FLAT)[:, 3], USUAL_WEIGHT
+        choose_weights([Hidden(as_measured(np.zeros((9, 5))), apart)], FLAT)[:, -1], USUAL_WEIGHT
     )
     known, doubtful = as_measured(draw(0, 0, 0)), [as_measured(draw(0, 9, 1 + i)) for i in range(MIN_CLASSES)]
-    assert choose_weights([Hidden(known, tuple(doubtful))], FLAT)[1, 3] > USUAL_WEIGHT
-    assert choose_weights([Hidden(known, tuple(doubtful[:-1]))], FLAT)[1, 3] == USUAL_WEIGHT
+    assert choose_weights([Hidden(known, tuple(doubtful))], FLAT)[1, -1] > USUAL_WEIGHT
+    assert choose_weights([Hidden(known, tuple(doubtful[:-1]))], FLAT)[1, -1] == USUAL_WEIGHT
     few = [as_measured(draw(0, 9, 1 + i, int(MIN_NEAR) - 1)) for i in range(MIN_CLASSES)]
-    assert choose_weights([Hidden(known, tuple(few))], FLAT)[1, 3] == USUAL_WEIGHT
+    assert choose_weights([Hidden(known, tuple(few))], FLAT)[1, -1] == USUAL_WEIGHT
 
 
 @given(seed=st.integers(0, 200), distance=st.floats(-1, 4))
 @settings(max_examples=30, deadline=None)
 def test_the_auroc_is_the_mean_share_of_pairs_in_the_right_order(seed: int, distance: float) -> None:
     known, *hidden = draw(0, 0, seed, 30), draw(distance, 0, seed + 1, 20), draw(2, 0, seed + 2, 5)
-    doubted = FLAT._replace(weights=np.array([[1, 1, 1, 2]] * 3, np.float32))
+    doubted = FLAT._replace(weights=np.array([[1, 1, 1, 1, 2]] * 3, np.float32))
     found = compute_auroc([Hidden(as_measured(known), tuple(map(as_measured, hidden)))], doubted)
     pairs = [count_pairs(known, one, 2) for one in hidden]
     assert found == pytest.approx(np.mean(pairs))
