@@ -38,7 +38,8 @@ class Rarity:
     log_detected: NDArray[np.float32]
     """(r,) rising, log10 of numbers of detected genes."""
     expected: NDArray[np.float32]
-    """(C, r) mean rarity of the genes that a cell of the class shows which shows so many; above 0."""
+    """(C, r) mean rarity of the genes that a cell of the class shows which shows so many; 1 or more, so that cells of
+    few and common genes are not strange for a single one that is less so."""
 
 
 def fit_rarity(counts: sp.csr_matrix, library_size: NDArray[np.float32], classes: NDArray[np.int64]) -> Rarity:

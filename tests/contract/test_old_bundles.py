@@ -26,6 +26,7 @@ SHA256 = {
     3: "b09281c662235d1d1be7a3e95e963248dff919056531e09175a307a398817f84",
     4: "517d99de15aab26517f932e5e346d8114e99b5760cba8287498961195cc28966",
     5: "e168ee52a65c0e3868a6b838f7395ebe936e03fc900727b2aa2bd707d435fdbd",
+    6: "c25b00b7593bd938208ddaf22c9054e82e7b9e8d5314a85154cdce3a4695aa74",
 }
 CONTRACT_IDS = {
     1: "d883e59c003fb225",
@@ -33,6 +34,7 @@ CONTRACT_IDS = {
     3: "d883e59c003fb225",
     4: "d883e59c003fb225",
     5: "fe64e9e980e861a1",
+    6: "fe64e9e980e861a1",
 }
 
 
@@ -70,7 +72,7 @@ def test_strangeness_of_schema_2_is_not_used_and_that_is_said(caplog: pytest.Log
     assert not caplog.text
 
 
-def test_doubt_has_no_part_in_the_strangeness_of_schema_3() -> None:
+def test_doubt_and_rarity_have_no_part_in_the_strangeness_of_schema_3() -> None:
     bundle = read_bundle(ARCHIVE / "v3")
     known, golden = bundle.rejection, bundle.golden
     assert known is not None
@@ -80,10 +82,13 @@ def test_doubt_has_no_part_in_the_strangeness_of_schema_3() -> None:
     rarity = np.zeros((len(n_detected), len(known.embedding_means)), np.float32)
     spaces = Spaces(output.embedding, output.components, rarity, golden.log_type_posterior)
     found = compute_strangeness(spaces, n_detected, known)
+    rare = spaces._replace(rarity=rarity + 1e4)
+    np.testing.assert_array_equal(compute_strangeness(rare, n_detected, known, overlap=0.3), found)
     doubtful = spaces._replace(log_posterior=np.full_like(golden.log_type_posterior, -np.log(4)))
     np.testing.assert_array_equal(compute_strangeness(doubtful, n_detected, known), found)
     signs = compute_signs(spaces, n_detected, known)
-    np.testing.assert_allclose(found, ((signs - known.median[0]) / known.spread[0])[:, :3].sum(axis=1) - known.limit[0])
+    standard = (signs - known.median[0, 0]) / known.spread[0, 0]
+    np.testing.assert_allclose(found, standard[:, :3].sum(axis=1) - known.limit[0, 0])
 
 
 def test_the_newest_schema_is_written_as_it_was_released(tmp_path: Path) -> None:

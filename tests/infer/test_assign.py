@@ -69,7 +69,7 @@ def output(n: int, *, seed: int = 0, head: bool = False, scale: float = 3.0) -> 
     log_posterior = scipy.special.log_softmax(rng.normal(size=(n, 5)) * scale, axis=1).astype(np.float32)
     types = scipy.special.log_softmax(rng.normal(size=(n, 3)) * scale, axis=1).astype(np.float32) if head else None
     place, components = rng.normal(size=(n, 2)), rng.normal(size=(n, N_COMPONENTS))
-    rarity = rng.integers(0, 20_000, (n, 3)).astype(np.float32)
+    rarity = rng.integers(0, 20_000, (n, 3 if head else 5)).astype(np.float32)
     return Output(embedding, log_posterior, place.astype(np.float32), types, components.astype(np.float32), rarity)
 
 

@@ -22,7 +22,7 @@ from scrcl_train.distil import distil
 from scrcl_train.export import GOLDEN_CELLS, GOLDEN_GAP, build_bundle, make_golden
 from scrcl_train.naming import name_populations
 from scrcl_train.onnx_graph import OPSET, export_onnx
-from scrcl_train.parity import NearTieError, check_parity
+from scrcl_train.parity import NearTieError, check_parity, run_onnx
 from scrcl_train.populations import fit_centroids
 from scrcl_train.student import Student, predict
 from tests.student_case import N_GENES, QUICK, make_parts, make_small_bundle, make_targets, make_world, teach
@@ -53,6 +53,7 @@ def test_names_types_and_shapes_are_the_contracts(model: bytes) -> None:
         TENSORS.log_posterior: ("tensor(float)", 3),
         TENSORS.map: ("tensor(float)", 2),
         TENSORS.components: ("tensor(float)", 360 // 16 + 2),
+        TENSORS.rarity: ("tensor(float)", 3),
         TENSORS.log_type_posterior: ("tensor(float)", 3),
     }
     assert all(isinstance(tensor.shape[0], str) for tensor in (*session.get_inputs(), *session.get_outputs()))
@@ -73,10 +74,19 @@ def test_what_genes_are_multiplied_by_are_the_students_weights_in_8_bits(model: 
     graph = onnx.load_from_string(model).graph
     tensors = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
     whole = [tensors[node.input[1]] for node in graph.node if node.op_type == "MatMulInteger"]
+    assert [found.dtype for found in whole] == [np.int8] * 3
+    (rarity,) = [found for found in whole if found.shape == (N_GENES, 3)]
+    np.testing.assert_array_equal(rarity, student.rarity.numpy())
     wanted = (student.first.weight.detach().numpy().T, student.directions.numpy())
-    for found, weights in zip(whole, wanted, strict=True):
-        assert found.dtype == np.int8
+    for found, weights in zip([found for found in whole if found is not rarity], wanted, strict=True):
         np.testing.assert_allclose(found * (np.abs(weights).max(axis=0) / 127), weights, rtol=1e-5, atol=1e-8)
+
+
+def test_rarity_is_the_sum_over_the_genes_that_a_cell_shows_in_both_runtimes(model: bytes) -> None:
+    world, student = teach(labelled=True)
+    expected = (world.counts.toarray() > 0).astype(np.float64) @ student.rarity.numpy().astype(np.float64)
+    for answer in (predict(student, world.counts, world.library_size), run_onnx(model, world.counts, world.library_size)):
+        np.testing.assert_array_equal(answer.rarity, expected)
 
 
 def test_the_same_student_gives_the_same_bytes(model: bytes) -> None:
