@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from scrcl_infer.errors import TrainingError
+from scrcl_infer.errors import OutputError, TrainingError
 
 CHECKPOINT_VERSION = 1
 
@@ -54,14 +54,16 @@ def open_run(run_dir: Path, settings: Mapping[str, Any], *, resume: bool) -> dic
 
     Raises
     ------
+    OutputError
+        The folder holds a run and `resume` is off.
     TrainingError
-        The folder holds a run and `resume` is off, or a run of other settings; the text names the keys that differ.
+        It holds a run of other settings; the text names the keys that differ.
     """
     path = run_dir / RUN_FILES.settings
     if path.exists():
         if not resume:
             msg = f"{run_dir} already holds a run. Resume it (--resume), or choose another folder."
-            raise TrainingError(msg)
+            raise OutputError(msg)
         _check_same(path, settings)
     run_dir.mkdir(parents=True, exist_ok=True)
     _write_atomically(path, (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode())

@@ -24,6 +24,7 @@ def evaluate_cli(
         Path | None,
         typer.Option(metavar="PICTURE", help="Draw confidence against accuracy here (.png, .pdf, .svg)."),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing picture.")] = False,
 ) -> None:
     """Compare what was found or assigned with labels; prints JSON.
 
@@ -33,13 +34,13 @@ def evaluate_cli(
     that are no type of the model are listed.
     """
     from scrcl_train.evaluate_file import evaluate_file
-    from scrcl_train.reliability_picture import check_picture
+    from scrcl_train.picture import check_picture
 
     if reliability is not None:
-        check_picture(reliability)
+        check_picture(reliability, force=force)
     scores = evaluate_file(data, labels, prefix=prefix)
     if reliability is not None:
-        _draw(scores, reliability)
+        _draw(scores, reliability, force=force)
     typer.echo(json.dumps(_without_nan(scores), indent=2, allow_nan=False))
 
 
@@ -52,7 +53,7 @@ def _without_nan(value: object) -> object:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _draw(scores: dict[str, Any], picture: Path) -> None:
+def _draw(scores: dict[str, Any], picture: Path, *, force: bool) -> None:
     from scrcl_infer.errors import InputError
     from scrcl_train.reliability import ReliabilityRow
     from scrcl_train.reliability_picture import draw_reliability
@@ -62,7 +63,7 @@ def _draw(scores: dict[str, Any], picture: Path) -> None:
     if error is None:
         msg = f"There are no confidences to draw: {types.get('reason', 'the file has none, or all cells are unknown')}."
         raise InputError(msg)
-    draw_reliability([ReliabilityRow(**row) for row in types["reliability"]], error, picture)
+    draw_reliability([ReliabilityRow(**row) for row in types["reliability"]], error, picture, force=force)
 
 
 def biology_cli(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scrcl_train.picture import save_picture
+
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 
 Titles = Mapping[str, str]
 
-DPI = 150
 POINTS = 120_000
 """Divided by the number of cells, the area of a cell's dot."""
 MAX_WIDTH = 24.0
@@ -54,7 +55,7 @@ def draw_umap(places: NDArray[np.float32], groupings: Mapping[str, NDArray[np.ob
             _write_name(axis, short, np.median(own, axis=0), lift=0 if len(own) > SMALL * len(places) else 11)
         axis.set(title=title, xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[])
     _keep_inside(figure, axes)
-    _save(figure, path)
+    save_picture(figure, path, force=True)
 
 
 def draw_dotplot(
@@ -92,7 +93,7 @@ def draw_dotplot(
     for percent in (25, 50, 100):
         axis.scatter([], [], s=4 + 90 * percent / 100, c="0.7", edgecolors="0.5", linewidths=0.4, label=f"{percent} %")
     axis.legend(title="cells expressing", ncols=3, loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False, fontsize=8)
-    _save(figure, path)
+    save_picture(figure, path, force=True)
 
 
 def draw_heatmap(
@@ -125,7 +126,7 @@ def draw_heatmap(
     axis.set_xticks(middle, _titled(groups, titles), rotation=90)
     axis.set_yticks(range(len(names)), names, fontsize=7, style="italic")
     figure.colorbar(image, ax=axis, label="standardised log expression", fraction=0.03, pad=0.02)
-    _save(figure, path)
+    save_picture(figure, path, force=True)
 
 
 def draw_paga(
@@ -160,7 +161,7 @@ def draw_paga(
     axis.set(
         title=f"PAGA (connectivity of {EDGE_FROM} and more)", xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[]
     )
-    _save(figure, path)
+    save_picture(figure, path, force=True)
 
 
 def draw_overlap(comparison: pd.DataFrame, path: Path, *, titles: Titles | None = None) -> None:
@@ -179,7 +180,7 @@ def draw_overlap(comparison: pd.DataFrame, path: Path, *, titles: Titles | None 
         axis.set_yticks(range(len(names)), _titled(names, titles) if axis is axes[0] else [""] * len(names))
         axis.set_xlabel("share of k")
     figure.suptitle("Associated genes that are Wilcoxon markers (blue: adjusted p < 0.05; dashed: chance)", fontsize=10)
-    _save(figure, path)
+    save_picture(figure, path, force=True)
 
 
 def draw_associated_genes(table: pd.DataFrame, path: Path, *, titles: Titles | None = None, n_genes: int = 10) -> None:
@@ -213,7 +214,7 @@ def draw_associated_genes(table: pd.DataFrame, path: Path, *, titles: Titles | N
     axis.set_xlabel("rank by association, among the genes that are higher in the population than elsewhere")
     axis.set_title("Genes that the refinement associates with each population and that are higher in it")
     figure.colorbar(image, ax=axis, label="rank among Wilcoxon markers", fraction=0.03, pad=0.02)
-    _save(figure, path)
+    save_picture(figure, path, force=True)
 
 
 def choose_colours(n_groups: int) -> list[Any]:
@@ -257,11 +258,6 @@ def _figure(width: float, height: float, *, n_columns: int = 1) -> tuple[Figure,
 
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, list(np.ravel(figure.subplots(1, n_columns)))
-
-
-def _save(figure: Figure, path: Path) -> None:
-    # Without the software's version in it the same data give the same bytes.
-    figure.savefig(path, dpi=DPI, metadata={"Software": None})
 
 
 def _write_name(axis: Axes, name: str, place: NDArray[Any], *, lift: float = 0.0) -> None:

@@ -5,33 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from scrcl_infer.errors import OutputError
+from scrcl_train.picture import save_picture
 from scrcl_train.reliability import ReliabilityRow
 
-DPI = 150
-SUFFIXES = (".png", ".pdf", ".svg")
 
-
-def check_picture(path: Path) -> None:
-    """Refuse a picture that cannot be written.
-
-    Raises
-    ------
-    OutputError
-        Its ending names no picture, it exists, or its folder does not.
-    """
-    if path.suffix not in SUFFIXES:
-        msg = f"{path}: a picture ends in {', '.join(SUFFIXES)}."
-        raise OutputError(msg)
-    if path.exists():
-        msg = f"{path}: exists and is not replaced. Choose another name or remove it."
-        raise OutputError(msg)
-    if not path.parent.is_dir():
-        msg = f"{path.parent}: is no folder. Make it first, or choose another."
-        raise OutputError(msg)
-
-
-def draw_reliability(rows: Sequence[ReliabilityRow], error: float, path: Path) -> None:
+def draw_reliability(rows: Sequence[ReliabilityRow], error: float, path: Path, *, force: bool = False) -> None:
     """Draw accuracy against confidence, and below it the cells in each bin.
 
     Parameters
@@ -40,8 +18,8 @@ def draw_reliability(rows: Sequence[ReliabilityRow], error: float, path: Path) -
         From `scrcl_train.reliability.compute_reliability`.
     error
         Expected calibration error, for the title.
-    path
-        The picture.
+    path, force
+        The picture; see `scrcl_train.picture.save_picture`.
     """
     from matplotlib.figure import Figure
 
@@ -55,4 +33,4 @@ def draw_reliability(rows: Sequence[ReliabilityRow], error: float, path: Path) -
     widths = [row.upper - row.lower for row in rows]
     lower.bar([row.lower for row in rows], [row.n_cells for row in rows], width=widths, align="edge", color="0.7")
     lower.set(xlabel="confidence", ylabel="cells", xlim=(0, 1))
-    figure.savefig(path, dpi=DPI, metadata={"Software": None} if path.suffix == ".png" else None)
+    save_picture(figure, path, force=force)

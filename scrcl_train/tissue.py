@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scrcl_infer.atomic import check_path
 from scrcl_infer.contract import UNKNOWN
-from scrcl_infer.errors import InputError, OutputError
+from scrcl_infer.errors import InputError
 from scrcl_infer.h5ad import H5ad
 from scrcl_infer.spatial import Spots, find_nearest, read_spots
-from scrcl_train.figures import DPI, choose_colours, order_names, shorten_names
+from scrcl_train.figures import choose_colours, order_names, shorten_names
+from scrcl_train.picture import check_picture, save_picture
 from scrcl_train.write import CELL_TYPE, POPULATION
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-ENDINGS = (".png", ".pdf", ".svg")
 PANEL = 5.0
 """Inches of a picture's longer side."""
 FILL = 0.8
@@ -58,10 +57,7 @@ def draw_tissue_file(
     OutputError
         The picture exists, or has another ending.
     """
-    if target.suffix not in ENDINGS:
-        msg = f"'{target}' must end in one of {', '.join(ENDINGS)}."
-        raise OutputError(msg)
-    check_path(target, force=force, inputs=(h5ad,))
+    check_picture(target, force=force, inputs=(h5ad,))
     with H5ad(h5ad) as source:
         if source.n_cells == 0:
             msg = f"{h5ad} holds no spots. Give a file with some."
@@ -74,12 +70,17 @@ def draw_tissue_file(
             None if section_key is None else np.array([str(v) for v in source.obs_column(section_key)], dtype=object)
         )
     titles = {int(n): "" if names is None else str(names[spots.section == n][0]) for n in np.unique(spots.section)}
-    draw_tissue(spots, groups, target, titles=titles)
+    draw_tissue(spots, groups, target, titles=titles, force=force)
     return target
 
 
 def draw_tissue(
-    spots: Spots, groups: Mapping[str, NDArray[Any]], path: Path, *, titles: Mapping[int, str] | None = None
+    spots: Spots,
+    groups: Mapping[str, NDArray[Any]],
+    path: Path,
+    *,
+    titles: Mapping[int, str] | None = None,
+    force: bool = False,
 ) -> None:
     """Draw each section once per grouping; y grows downwards, as in the image that Visium places belong to.
 
@@ -89,8 +90,8 @@ def draw_tissue(
         Where the n spots lie; of three coordinates the first two are drawn.
     groups
         Title -> (n,) group of each spot, 'unknown' in grey; or (n,) fractions such as confidences, with a colour bar.
-    path
-        The picture.
+    path, force
+        The picture; see `scrcl_train.picture.save_picture`.
     titles
         Section number -> its name.
     """
@@ -111,7 +112,7 @@ def draw_tissue(
                 aspect="equal", xticks=[], yticks=[], title=f"{title}  {(titles or {}).get(int(number), '')}".strip()
             )
             axis.invert_yaxis()
-    figure.savefig(path, dpi=DPI, metadata={"Software": None} if path.suffix == ".png" else None)
+    save_picture(figure, path, force=force)
 
 
 def _colour(values: NDArray[Any], figure: Figure, axes: list[Axes]) -> NDArray[np.float64]:

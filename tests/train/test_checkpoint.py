@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from scrcl_infer.errors import TrainingError
+from scrcl_infer.errors import OutputError, TrainingError
 from scrcl_train.checkpoint import (
     append_metrics,
     note_asked,
@@ -82,7 +82,7 @@ def test_other_version_is_refused(tmp_path: Path) -> None:
 def test_first_run_starts_from_nothing_and_a_second_needs_leave(tmp_path: Path) -> None:
     settings = {"config": {"teacher": {"hidden": 8, "epochs": 3}}, "seed": 0, "versions": {"torch": "1"}}
     assert open_run(tmp_path / "run", settings, resume=True) is None
-    with pytest.raises(TrainingError, match="already holds a run"):
+    with pytest.raises(OutputError, match="already holds a run"):
         open_run(tmp_path / "run", settings, resume=False)
     write_checkpoint(tmp_path / "run" / "checkpoint.pt", {"history": []})
     found = open_run(tmp_path / "run", settings, resume=True)

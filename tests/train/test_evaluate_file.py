@@ -178,8 +178,11 @@ def test_a_reliability_diagram_is_drawn_and_never_replaced(
     assert json.loads(capsys.readouterr().out)["types"]["calibration_error"] > 0
     with pytest.raises(OutputError, match="exists"):
         evaluate_cli(annotated, "cell_type", prefix="scrcl_", reliability=picture)
-    with pytest.raises(OutputError, match="picture ends in"):
+    with pytest.raises(OutputError, match=r"must end in one of \.png"):
         evaluate_cli(annotated, "cell_type", prefix="scrcl_", reliability=tmp_path / "x.txt")
+    before = picture.read_bytes()
+    evaluate_cli(annotated, "cell_type", prefix="scrcl_", reliability=picture, force=True)
+    assert picture.read_bytes() == before
 
 
 def test_the_diagram_shows_the_bins_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,10 @@ def test_what_genes_are_multiplied_by_are_the_students_weights_in_8_bits(model: 
 def test_rarity_is_the_sum_over_the_genes_that_a_cell_shows_in_both_runtimes(model: bytes) -> None:
     world, student = teach(labelled=True)
     expected = (world.counts.toarray() > 0).astype(np.float64) @ student.rarity.numpy().astype(np.float64)
-    for answer in (predict(student, world.counts, world.library_size), run_onnx(model, world.counts, world.library_size)):
+    for answer in (
+        predict(student, world.counts, world.library_size),
+        run_onnx(model, world.counts, world.library_size),
+    ):
         np.testing.assert_array_equal(answer.rarity, expected)
 
 

@@ -12,7 +12,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from scrcl_infer.errors import TrainingError
+from scrcl_infer.errors import OutputError, TrainingError
 from scrcl_train import features as features_module
 from scrcl_train import trainer
 from scrcl_train.components import Components, Neighbors
@@ -114,7 +114,7 @@ def test_run_of_other_settings_is_refused_by_name(small: Features, tmp_path: Pat
     other = dataclasses.replace(small, inputs=small.inputs + 1)
     with pytest.raises(TrainingError, match="data"):
         fit(other, make_config(epochs=1), device="cpu", run_dir=tmp_path, resume=True)
-    with pytest.raises(TrainingError, match="already holds a run"):
+    with pytest.raises(OutputError, match="already holds a run"):
         fit(small, make_config(epochs=1), device="cpu", run_dir=tmp_path)
 
 
