@@ -34,7 +34,8 @@ CODE = (
     "student",
     "student_input",
 )
-"""Modules of scrcl_train whose code decides our answers, beside `scrcl_infer.strangeness`."""
+INFER_CODE = ("depth", "rarity", "strangeness", "tempering")
+"""Modules of scrcl_train and of scrcl_infer whose code decides our answers."""
 
 
 def prepare_targets(cells: Question) -> tuple[NDArray[np.int64], Targets]:
@@ -65,7 +66,7 @@ def prepare_targets(cells: Question) -> tuple[NDArray[np.int64], Targets]:
 def answer_ours(prepared: tuple[NDArray[np.int64], Targets], cells: Question, seed: int) -> Outcome:
     """Calibrate and teach a student; answer by strangeness, and by the probability of the best type."""
     from scrcl_infer.assign import apply_temperature
-    from scrcl_infer.strangeness import compute_strangeness
+    from scrcl_infer.strangeness import compute_strangeness, refer
     from scrcl_train.calibration import calibrate
     from scrcl_train.classes import fit_classes, spaces_of
     from scrcl_train.distil import distil
@@ -83,7 +84,7 @@ def answer_ours(prepared: tuple[NDArray[np.int64], Targets], cells: Question, se
         msg = "the student has no type head, or nothing could be held out"
         raise RuntimeError(msg)
     n_detected = np.asarray((query > 0).sum(axis=1), dtype=np.int64).reshape(-1)
-    strange = compute_strangeness(spaces_of(answer), n_detected, rejection)
+    strange = compute_strangeness(spaces_of(answer), n_detected, refer(rejection))
     strange[n_detected == 0] = strange.max() + 1
     confidence = apply_temperature(types, calibrated.calibration.temperature).max(axis=1)
     unknown = (strange > 0) | (n_detected == 0) | (confidence < calibrated.calibration.threshold)
@@ -121,7 +122,7 @@ METHODS: tuple[Method, ...] = (
         ),
         prepare_targets,
         answer_ours,
-        version=f"{hash_code(CODE)}-{hash_code(('strangeness', 'tempering'), TRAIN_FOLDER.with_name('scrcl_infer'))}",
+        version=f"{hash_code(CODE)}-{hash_code(INFER_CODE, TRAIN_FOLDER.with_name('scrcl_infer'))}",
         settings={"pcs": N_PCS, "neighbors": N_NEIGHBORS},
         packages=PACKAGES,
         needs=("torch",),

@@ -40,7 +40,7 @@ def from_npz(data: bytes, kind: type[_Arrays], file: str) -> _Arrays:
     return kind(**_load(data, {item.name for item in dataclasses.fields(kind)}, file))
 
 
-def read_rejection(data: bytes, file: str, unknown: dict[str, int]) -> Rejection:
+def read_rejection(data: bytes, file: str, unknown: dict[str, int], n_genes: int) -> Rejection:
     """Read `rejection.npz`; signs that are unknown to an older one get no weight.
 
     Parameters
@@ -49,13 +49,15 @@ def read_rejection(data: bytes, file: str, unknown: dict[str, int]) -> Rejection
         As for `from_npz`.
     unknown
         Names of these signs, and their columns, rising.
+    n_genes
+        Of the model.
 
     Raises
     ------
     BundleIntegrityError
         As of `from_npz`.
     """
-    absent = {"rarity_detected", "rarity_expected", "overlap"} if "rarity" in unknown else set()
+    absent = {"rarity", "overlap"} if "rarity" in unknown else set()
     absent |= {"weights"} if "doubt" in unknown else set()
     arrays = _load(data, {item.name for item in dataclasses.fields(Rejection)} - absent, file)
     arrays.setdefault("weights", np.ones_like(arrays["median"]))
@@ -65,8 +67,7 @@ def read_rejection(data: bytes, file: str, unknown: dict[str, int]) -> Rejection
     if "overlap" in absent:
         arrays |= {name: arrays[name][None] for name in ("median", "spread", "limit")}
         arrays["overlap"] = np.ones(1, np.float32)
-        arrays["rarity_detected"] = np.arange(2, dtype=np.float32)
-        arrays["rarity_expected"] = np.ones((len(arrays["embedding_means"]), 2), np.float32)
+        arrays["rarity"] = np.zeros((n_genes, len(arrays["embedding_means"])), np.uint8)
     return Rejection(**arrays)
 
 

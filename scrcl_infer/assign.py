@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from scrcl_infer.contract import Manifest
 from scrcl_infer.errors import BundleIntegrityError
 from scrcl_infer.levels import compute_level_confidence
-from scrcl_infer.parts import Rejection
 from scrcl_infer.result import AssignedBlock
-from scrcl_infer.strangeness import Spaces, compute_strangeness
+from scrcl_infer.strangeness import Reference, Spaces, compute_strangeness
 
 if TYPE_CHECKING:
     from scrcl_infer.encoder import EncoderOutput
@@ -26,9 +25,8 @@ def decide(
     output: EncoderOutput,
     n_detected: NDArray[np.int64],
     manifest: Manifest,
-    rejection: Rejection | None = None,
+    reference: Reference | None = None,
     *,
-    overlap: float = 1.0,
     reject: bool = True,
     start: int = 0,
 ) -> AssignedBlock:
@@ -42,10 +40,8 @@ def decide(
         (N,) number of the model's genes of which the cell has a count; one without any is unknown in every respect.
     manifest
         Populations, types and calibration of the bundle.
-    rejection
-        What held-out training cells gave; None in old bundles, which reject by the probability alone.
-    overlap
-        Share of the model's genes that the file has.
+    reference
+        What held-out training cells gave, for the file; None in old bundles, which reject by the probability alone.
     reject
         Answer unknown where the cell is too strange, or the best type's probability too low.
     start
@@ -62,7 +58,7 @@ def decide(
     cell_type = posterior.argmax(axis=1).astype(np.int32)
     confidence, margin = best_and_margin(posterior)
     level_confidence = compute_level_confidence(posterior, cell_type, manifest.levels)
-    strangeness = None if rejection is None else _measure(output, n_detected, rejection, overlap)
+    strangeness = None if reference is None else _measure(output, n_detected, reference)
     if reject:
         low = posterior.max(axis=1) < manifest.calibration.threshold
         cell_type[low if strangeness is None else low | (strangeness > 0)] = -1
@@ -172,9 +168,7 @@ def type_of_population(manifest: Manifest) -> NDArray[np.int32]:
     return np.array([index[p.cell_type] for p in manifest.populations], dtype=np.int32)
 
 
-def _measure(
-    output: EncoderOutput, n_detected: NDArray[np.int64], rejection: Rejection, overlap: float
-) -> NDArray[np.float32]:
+def _measure(output: EncoderOutput, n_detected: NDArray[np.int64], reference: Reference) -> NDArray[np.float32]:
     """Strangeness (N,), NaN for a cell without counts."""
     if output.components is None:
         msg = "The bundle has a reference for rejection, but its encoder gives no components. Get the bundle again."
@@ -183,12 +177,12 @@ def _measure(
     types = output.log_type_posterior
     rarity = output.rarity
     if rarity is None:  # of an older schema, which gives it no weight
-        rarity = np.zeros((len(n_detected), len(rejection.embedding_means)), np.float32)
+        rarity = np.zeros((len(n_detected), len(reference.classes.embedding_means)), np.float32)
     classes = types if has_types(types) else output.log_posterior
     spaces = Spaces(output.embedding, output.components, rarity, classes)
     # An encoder may make anything of a cell without counts.
     spaces = Spaces(*(np.where(has_counts[:, None], space, np.float32(0)) for space in spaces))
-    strangeness = compute_strangeness(spaces, n_detected, rejection, overlap=overlap)
+    strangeness = compute_strangeness(spaces, n_detected, reference)
     return np.where(has_counts, strangeness, np.nan).astype(np.float32)
 
 

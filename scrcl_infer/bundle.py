@@ -140,7 +140,7 @@ def _read_rejection(data: dict[str, bytes], manifest: Manifest) -> Rejection | N
         )
         return None
     unknown = {name: column for name, (since, column) in LATER_SIGNS.items() if manifest.schema_version < since}
-    return read_rejection(data[FILES.rejection], FILES.rejection, unknown)
+    return read_rejection(data[FILES.rejection], FILES.rejection, unknown, len(manifest.genes.names))
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -78,16 +78,16 @@ def _array_problems(bundle: Bundle) -> Iterator[str]:
     ]
     if (rejection := bundle.rejection) is not None:
         c, m, q = len(rejection.embedding_means), len(rejection.log_detected), rejection.components_whitening.shape[-1]
-        r, v = len(rejection.rarity_detected), len(rejection.overlap)
+        v = len(rejection.overlap)
         shapes: dict[str, tuple[int | None, ...]] = {
             "embedding_whitening": (d, d), "embedding_means": (c, d), "embedding_radii": (c,),
             "components_whitening": (q, q), "components_means": (c, q), "components_radii": (c,),
             "profile_means": (c, q + 1), "profile_radii": (c,),
-            "rarity_detected": (r,), "rarity_expected": (c, r),
             "log_detected": (m,), "overlap": (v,), "weights": (m, 5),
             "median": (v, m, 5), "spread": (v, m, 5), "limit": (v, m),
         }  # fmt: skip
         wanted += [(f"{FILES.rejection}/{name}", getattr(rejection, name), shapes[name], real) for name in shapes]
+        wanted.append((f"{FILES.rejection}/rarity", rejection.rarity, (n_genes, c), np.dtype(np.uint8)))
     if (held_out := bundle.held_out) is not None:
         n_held_out = len(held_out.population)
         wanted += [
@@ -116,12 +116,10 @@ def _rejection_problems(rejection: Rejection | None) -> Iterator[str]:
         array = getattr(rejection, item.name)
         if not (array.size and np.isfinite(array).all()):
             yield f"{FILES.rejection}/{item.name} is empty or holds values that are not finite"
-    for name in ("log_detected", "rarity_detected", "overlap"):
+    for name in ("log_detected", "overlap"):
         if np.any(np.diff(getattr(rejection, name)) <= 0):
             yield f"{FILES.rejection}/{name} does not rise"
-    if rejection.rarity_detected.size < 2:
-        yield f"{FILES.rejection}/rarity_detected has fewer than two knots"
-    for name in ("spread", "embedding_radii", "components_radii", "profile_radii", "rarity_expected"):
+    for name in ("spread", "embedding_radii", "components_radii", "profile_radii"):
         if np.any(getattr(rejection, name) <= 0):
             yield f"{FILES.rejection}/{name} is not above 0"
     if np.any(rejection.weights < 0):

@@ -34,8 +34,7 @@ class Rejection:
     components_radii: NDArray[np.float32]  # (C,)
     profile_means: NDArray[np.float32]  # (C, Q + 1) unit rows: where the classes' mean input points
     profile_radii: NDArray[np.float32]  # (C,)
-    rarity_detected: NDArray[np.float32]  # (r,) rising, log10 of numbers of detected genes, 2 or more
-    rarity_expected: NDArray[np.float32]  # (C, r) mean rarity of the genes of a class's cells that show so many
+    rarity: NDArray[np.uint8]  # (G, C) how rare the genes are in the classes; see `scrcl_infer.rarity`
     log_detected: NDArray[np.float32]
     """(m,) rising, log10 of the number of the model's genes that a cell shows: the knots of the next four."""
     overlap: NDArray[np.float32]  # (v,) rising to 1, shares of the model's genes that a file has

@@ -31,6 +31,7 @@ from scrcl_infer.h5ad import Source, iter_blocks, open_source
 from scrcl_infer.matrix import choose_matrix, to_counts
 from scrcl_infer.result import AssignedBlock, Assignment, AssignOptions, GeneReport, MatrixReport, Summary
 from scrcl_infer.spatial import Spots, doubt_one_section, read_spots, smooth_blocks
+from scrcl_infer.strangeness import refer
 from scrcl_infer.tally import Collector, Tally
 from scrcl_infer.target import Target, check_target
 from scrcl_infer.verify import check_encoder
@@ -237,14 +238,12 @@ class Model:
 
     def _decide(self, query: Query, options: AssignOptions, progress: Progress | None) -> Iterator[Decided]:
         """Yield each block's counts, each cell's answer on its own, and its calibrated type posteriors."""
-        encoder = self._encoder(self.count_threads(options))
+        encoder, rejection = self._encoder(self.count_threads(options)), self.bundle.rejection
+        reference = None if rejection is None else refer(rejection, query.genes.found)
         for block in self._counts(query, options):
             output = encoder.run(block.counts, block.library_size)
             n_detected = np.count_nonzero(block.counts, axis=1)
-            answers = decide(
-                output, n_detected, self.manifest, self.bundle.rejection,
-                overlap=query.genes.report.overlap, reject=options.reject, start=block.start,
-            )  # fmt: skip
+            answers = decide(output, n_detected, self.manifest, reference, reject=options.reject, start=block.start)
             yield block, answers, compute_type_posterior(output.log_posterior, output.log_type_posterior, self.manifest)
             if progress is not None:
                 progress(block.start + len(n_detected), query.source.n_cells)

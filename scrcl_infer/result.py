@@ -88,11 +88,6 @@ class GeneReport:
     n_query: int = 0
     """Genes of the query; 0 where nobody counted them."""
 
-    @property
-    def overlap(self) -> float:
-        """Share of the model's genes that were found."""
-        return self.n_found / self.n_model
-
 
 @dataclass(frozen=True)
 class MatrixReport:

@@ -23,7 +23,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from scrcl_infer.depth import expect
 from scrcl_infer.parts import Rejection
+from scrcl_infer.rarity import UsualRarity, compute_rarity, expect_rarity
 
 EXACT_BITS = 53
 """Whole numbers up to 2^53 are exact in double precision."""
@@ -64,35 +66,25 @@ class Usual(NamedTuple):
     """(m, 5)"""
 
 
-def compute_strangeness(
-    spaces: Spaces, n_detected: NDArray[np.int64], rejection: Rejection, *, overlap: float = 1.0
-) -> NDArray[np.float64]:
-    """Return how strange each cell is; above 0 it is unknown.
+class Reference(NamedTuple):
+    """What cells of one file are measured against."""
 
-    Parameters
-    ----------
-    spaces
-        What the encoder gave for the cells.
-    n_detected
-        (N,) number of the model's genes of which the cell has a count.
-    rejection
-        What held-out training cells gave.
-    overlap
-        Share of the model's genes that the cells' file has.
+    classes: Rejection
+    usual: Usual
+    limit: NDArray[np.float32]
+    """(m,)"""
+    rarity: UsualRarity
 
-    Returns
-    -------
-    NDArray
-        (N,) the weighted sum of the signs, each less its median and divided by its spread among held-out cells of as
-        many detected genes, less the sum that 95 % of those cells stay below.
-    """
+
+def refer(rejection: Rejection, found: NDArray[np.bool_] | None = None) -> Reference:
+    """Return what the cells of a file are measured against which has the model's genes `found` (G,); None: all."""
+    overlap = 1.0 if found is None else float(found.mean())
     median, spread, limit = (
         _at_overlap(values, overlap, rejection.overlap)
         for values in (rejection.median, rejection.spread, rejection.limit)
     )
     usual = Usual(rejection.log_detected, median, spread, rejection.weights)
-    total = add_signs(compute_signs(spaces, n_detected, rejection), n_detected, usual)
-    return total - expect(limit, n_detected, rejection.log_detected)
+    return Reference(rejection, usual, limit, expect_rarity(rejection.rarity, found))
 
 
 def _at_overlap(values: NDArray[np.float32], overlap: float, knots: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -105,37 +97,39 @@ def _at_overlap(values: NDArray[np.float32], overlap: float, knots: NDArray[np.f
     return mixed
 
 
-def compute_signs(spaces: Spaces, n_detected: NDArray[np.int64], rejection: Rejection) -> NDArray[np.float64]:
-    """Return (N, 5): the distances to the nearest class in embedding, components and profile, the rarity, the doubt."""
-    distances = compute_class_distances(spaces, rejection)
-    radii = rejection.embedding_radii, rejection.components_radii, rejection.profile_radii
-    nearest = [(d / r.astype(np.float64)).min(axis=1) for d, r in zip(distances, radii, strict=True)]
-    rarity = compute_rarity(spaces.rarity, n_detected, rejection)
-    return np.column_stack([*nearest, rarity, compute_doubt(spaces.log_posterior)])
-
-
-def compute_rarity(
-    rarity: NDArray[np.float32], n_detected: NDArray[np.int64], rejection: Rejection
-) -> NDArray[np.float64]:
-    """Return how rare each cell's genes are (N,), 1 where they are as rare as those of some class's own cells.
+def compute_strangeness(spaces: Spaces, n_detected: NDArray[np.int64], reference: Reference) -> NDArray[np.float64]:
+    """Return how strange each cell is; above 0 it is unknown.
 
     Parameters
     ----------
-    rarity
-        (N, C) sums over the genes that a cell shows.
+    spaces
+        What the encoder gave for the cells.
     n_detected
-        (N,) number of these genes.
-    rejection
-        What is usual in the classes, by the number of genes.
+        (N,) number of the model's genes of which the cell has a count.
+    reference
+        What held-out training cells gave, for the file that the cells are of.
+
+    Returns
+    -------
+    NDArray
+        (N,) the weighted sum of the signs, each less its median and divided by its spread among held-out cells of as
+        many detected genes, less the sum that 95 % of those cells stay below.
     """
-    knots, usual = rejection.rarity_detected, rejection.rarity_expected.astype(np.float64)
-    place = expect(np.arange(len(knots), dtype=np.float32), n_detected, knots)
-    before = np.minimum(place.astype(np.int64), len(knots) - 2)
-    share = (place - before)[:, None]
-    expected = (1 - share) * usual.T[before] + share * usual.T[before + 1]
-    ratio = rarity.astype(np.float64) / np.maximum(n_detected, 1)[:, None] / expected
-    least: NDArray[np.float64] = ratio.min(axis=1)
-    return least
+    signs = compute_signs(spaces, n_detected, reference.classes, reference.rarity)
+    return add_signs(signs, n_detected, reference.usual) - expect(
+        reference.limit, n_detected, reference.usual.log_detected
+    )
+
+
+def compute_signs(
+    spaces: Spaces, n_detected: NDArray[np.int64], classes: Rejection, usual: UsualRarity
+) -> NDArray[np.float64]:
+    """Return (N, 5): the distances to the nearest class in embedding, components and profile, the rarity, the doubt."""
+    distances = compute_class_distances(spaces, classes)
+    radii = classes.embedding_radii, classes.components_radii, classes.profile_radii
+    nearest = [(d / r.astype(np.float64)).min(axis=1) for d, r in zip(distances, radii, strict=True)]
+    rarity = compute_rarity(spaces.rarity, n_detected, usual)
+    return np.column_stack([*nearest, rarity, compute_doubt(spaces.log_posterior)])
 
 
 def compute_doubt(log_posterior: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -173,18 +167,6 @@ def add_signs(signs: NDArray[np.float64], n_detected: NDArray[np.int64], usual: 
         )
         total += weight * ((signs[:, column] - median) / spread)
     return total
-
-
-def expect(
-    values: NDArray[np.float32], n_detected: NDArray[np.int64], log_detected: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """Interpolate a figure (m,) of the knots linearly in the logarithm of the detected genes, (N,); flat outside."""
-    n_detected = np.asarray(n_detected, dtype=np.int64)
-    # One table for all cells: interpolating cell by cell may round in another way in a block of another size.
-    whole = np.arange(1, max(int(n_detected.max(initial=1)), 1) + 1)
-    table = np.interp(np.log10(whole), log_detected.astype(np.float64), values.astype(np.float64))
-    found: NDArray[np.float64] = table[np.maximum(n_detected, 1) - 1]
-    return found
 
 
 def _spread_distance(

@@ -24,9 +24,8 @@ class AugmentConfig:
     """Draw new counts at another depth; False for values that are no counts."""
     min_kept: float = 0.1
     """Counts are thinned to a share drawn log-uniformly from [min_kept, 1]."""
-    min_gene_dropout: float = 0.0
     max_gene_dropout: float = 0.9
-    """A cell loses a share of its genes drawn from [min_gene_dropout, max_gene_dropout]."""
+    """A cell loses a share of its genes drawn from [0, max_gene_dropout]."""
     shrink_library: float = 0.5
     """Chance that the library size shrinks with the genes: the query's file holds few other genes either."""
 
@@ -77,8 +76,7 @@ class CellSampler:
             values = torch.poisson(values * kept[cell], generator=generator)
             library = self._sum(values, cell, n) + torch.poisson(self.outside[rows] * kept, generator=generator)
         inside = self._sum(values, cell, n)
-        least = config.min_gene_dropout
-        lost = least + (config.max_gene_dropout - least) * self._uniform(n, generator)
+        lost = config.max_gene_dropout * self._uniform(n, generator)
         values = values * (self._uniform(values.numel(), generator) >= lost[cell])
         remaining = self._sum(values, cell, n) / inside.clamp(min=MIN_LIBRARY)
         shrinks = self._uniform(n, generator) < config.shrink_library

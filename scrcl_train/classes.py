@@ -52,7 +52,7 @@ def fit_classes(student: Student, answer: Prediction, classes: NDArray[np.int64]
     even, blank = np.ones(len(means), real), np.zeros((1, N_SIGNS), real)
     found = Rejection(
         whitening.astype(real), means.astype(real), even, turned.astype(real), centres.astype(real), even,
-        profiles.astype(real), even, student.rarity_detected.numpy(), student.rarity_expected.numpy(),
+        profiles.astype(real), even, student.rarity.numpy().astype(np.uint8),
         np.zeros(1, real), np.ones(1, real), blank[None], blank[None] + 1, blank + 1, np.zeros((1, 1), real),
     )  # fmt: skip
     radii = [_fit_radii(distances, codes) for distances in compute_class_distances(spaces, found)]

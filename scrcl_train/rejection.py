@@ -13,8 +13,10 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
+from scrcl_infer.depth import expect
 from scrcl_infer.parts import Rejection
-from scrcl_infer.strangeness import Usual, add_signs, compute_signs, expect
+from scrcl_infer.rarity import expect_rarity
+from scrcl_infer.strangeness import Usual, add_signs, compute_signs
 from scrcl_infer.tempering import KEPT_FRACTION
 from scrcl_train.augment import AugmentConfig, CellSampler
 from scrcl_train.classes import spaces_of
@@ -109,23 +111,37 @@ def measure_held_out(
     """
     sampler = CellSampler(counts, library_size, torch.device("cpu"))
     generator = torch.Generator().manual_seed(seed)
+    pick, config = np.random.default_rng(seed), AugmentConfig(thin, MIN_KEPT, max_gene_dropout=0.0)
 
-    def draw(overlap: float) -> Signs:
-        config = AugmentConfig(thin, MIN_KEPT, min_gene_dropout=1 - overlap, max_gene_dropout=1 - overlap)
-        rows = torch.arange(sampler.n_cells).repeat(VIEWS[overlap])
-        blocks = [sampler.sample(some, config, generator) for some in torch.split(rows, 1024)]
-        return join([_measure(student, classes, sp.csr_matrix(x.numpy()), library.numpy()) for x, library in blocks])
+    def draw(overlap: float, view: int) -> Signs:
+        """As a file would give them that has so large a share of the genes; of every other the totals are smaller."""
+        found = pick.permutation(sampler.n_genes) < max(round(overlap * sampler.n_genes), 1)
+        parts = []
+        for rows in torch.split(torch.arange(sampler.n_cells), 1024):
+            block, library = (part.numpy() for part in sampler.sample(rows, config, generator))
+            left = block * found
+            if view % 2:
+                library = library * left.sum(axis=1, keepdims=True) / np.maximum(block.sum(axis=1, keepdims=True), 1e-6)
+            parts.append(_measure(student, classes, sp.csr_matrix(left), library, found))
+        return join(parts)
 
-    changed = tuple(draw(overlap) for overlap in overlaps)
+    changed = tuple(join([draw(overlap, view) for view in range(VIEWS[overlap])]) for overlap in overlaps)
     return HeldOut(_measure(student, classes, counts, library_size), changed)
 
 
-def _measure(student: Student, classes: Rejection, counts: sp.csr_matrix, library_size: NDArray[np.float32]) -> Signs:
-    """Return the signs of those of the cells, (m, G) and (m,), that have counts."""
+def _measure(
+    student: Student,
+    classes: Rejection,
+    counts: sp.csr_matrix,
+    library_size: NDArray[np.float32],
+    found: NDArray[np.bool_] | None = None,
+) -> Signs:
+    """Return the signs of those of the cells, (m, G) and (m,), that have counts, of a file with the genes `found`."""
     n_detected = np.asarray((counts > 0).sum(axis=1), dtype=np.int64).reshape(-1)
     shown = n_detected > 0
     answer = predict(student, counts[shown], np.reshape(library_size, -1)[shown])
-    return Signs(compute_signs(spaces_of(answer), n_detected[shown], classes), n_detected[shown])
+    usual = expect_rarity(classes.rarity, found)
+    return Signs(compute_signs(spaces_of(answer), n_detected[shown], classes, usual), n_detected[shown])
 
 
 def join(parts: list[Signs]) -> Signs:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scrcl_train.rarity import Rarity, nothing_rare
 from scrcl_train.student_input import MAX_STEPS, MIN_LIBRARY, N_STEPS, STEP
 
 MAX_WEIGHT = 127
@@ -74,7 +73,7 @@ class Student(nn.Module):
     directions
         (G, Q + 1) of the genes' mean and the principal components, from `fit_input_directions`; None: zeros.
     rarity
-        From `scrcl_train.rarity.fit_rarity`; None: one class, in which nothing is rare.
+        (G, C) of the genes in the classes, from `scrcl_train.rarity.fit_rarity`; None: one class, nothing is rare.
 
     Notes
     -----
@@ -97,7 +96,7 @@ class Student(nn.Module):
         n_populations: int,
         n_types: int = 0,
         directions: NDArray[np.float32] | None = None,
-        rarity: Rarity | None = None,
+        rarity: NDArray[np.uint8] | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -105,10 +104,8 @@ class Student(nn.Module):
         self.mean = nn.Buffer(torch.from_numpy(mean.astype(np.float32)))
         shape = mean.size, min(config.n_components + 1, mean.size)
         self.directions = nn.Buffer(torch.zeros(shape) if directions is None else torch.from_numpy(directions))
-        rarity = rarity or nothing_rare(mean.size)
-        self.rarity = nn.Buffer(torch.from_numpy(rarity.table))
-        self.rarity_detected = nn.Buffer(torch.from_numpy(rarity.log_detected))
-        self.rarity_expected = nn.Buffer(torch.from_numpy(rarity.expected))
+        rare = torch.zeros(mean.size, 1) if rarity is None else torch.from_numpy(rarity.astype(np.float32))
+        self.rarity = nn.Buffer(rare)
         self.map_centre = nn.Buffer(torch.zeros(2))
         self.map_scale = nn.Buffer(torch.ones(2))
         self.first = nn.Linear(mean.size, config.hidden)

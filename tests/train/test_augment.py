@@ -76,12 +76,6 @@ def test_genes_are_lost_by_a_share_that_is_uniform_over_cells() -> None:
     np.testing.assert_allclose(library, 8000)
 
 
-def test_a_share_of_the_genes_that_is_lost_in_any_case() -> None:
-    config = replace(STILL, min_gene_dropout=0.4, max_gene_dropout=0.4)
-    block, _ = draw(np.ones((1, 4000), np.float32), np.array([8000.0], np.float32), config, times=50)
-    np.testing.assert_allclose(block.mean(axis=1), 0.6, atol=0.04)
-
-
 def test_the_library_shrinks_with_the_genes_in_the_asked_share_of_cells() -> None:
     counts = np.ones((1, 4000), dtype=np.float32)
     config = replace(STILL, max_gene_dropout=0.9, shrink_library=0.5)
