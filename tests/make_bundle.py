@@ -32,6 +32,7 @@ from scrcl_infer.contract import (
 )
 from scrcl_infer.encoder import CONTRACT_ID_KEY
 from scrcl_infer.parts import Centroids, GeneGraph, Golden, HeldOutAnswers, Rejection
+from scrcl_infer.rarity import expect_rarity
 from scrcl_infer.strangeness import Spaces, Usual, add_signs, compute_signs
 
 OPSET = 18
@@ -160,7 +161,9 @@ def tiny_bundle(
     manifest = _manifest(n_genes, dim, n_populations, n_types, spatial)
     counts, library_size = random_counts(32, n_genes, seed=seed + 1)
     expected = {n: v.astype(np.float32) for n, v in numpy_forward(weights, counts, library_size).items()}
-    rejection = usual_of(random_rejection(dim, n_types or n_populations, seed=seed), expected, counts)
+    rejection = random_rejection(dim, n_types or n_populations, n_genes=n_genes, seed=seed)
+    rejection = replace(rejection, rarity=weights["w_rarity"].astype(np.uint8))
+    rejection = usual_of(rejection, expected, counts)
     del expected["components"], expected["rarity"]
     no_types = np.empty((32, 0), np.float32)
     centroids = rng.normal(size=(n_populations, dim))
@@ -198,7 +201,7 @@ def random_answers(n_populations: int, *, seed: int = 0) -> HeldOutAnswers:
 def usual_of(rejection: Rejection, expected: Weights, counts: NDArray[np.float32]) -> Rejection:
     """The reference with medians and spreads at which most such cells are usual."""
     n_detected = np.count_nonzero(counts, axis=1)
-    signs = compute_signs(spaces_of(expected), n_detected, rejection)
+    signs = compute_signs(spaces_of(expected), n_detected, rejection, expect_rarity(rejection.rarity))
     median = np.median(signs, axis=0)
     spread = np.median(np.abs(signs - median), axis=0) + 0.01
     flat = replace(
@@ -220,7 +223,7 @@ def spaces_of(expected: Mapping[str, NDArray[np.floating]]) -> Spaces:
     return Spaces(*(values.astype(np.float32) for values in spaces))
 
 
-def random_rejection(dim: int, n_classes: int, *, seed: int = 0) -> Rejection:
+def random_rejection(dim: int, n_classes: int, *, n_genes: int = 40, seed: int = 0) -> Rejection:
     """A reference that finds some of the tiny bundle's cells strange and some not."""
     rng = np.random.default_rng(seed)
     profiles = rng.normal(size=(n_classes, N_COMPONENTS - 1))
@@ -232,9 +235,9 @@ def random_rejection(dim: int, n_classes: int, *, seed: int = 0) -> Rejection:
         "profile_means": profiles / np.linalg.norm(profiles, axis=1, keepdims=True),
     }
     arrays |= {f"{space}_radii": rng.uniform(0.5, 2, n_classes) for space in ("embedding", "components", "profile")}
-    arrays |= {"rarity_detected": np.array([0, 1.0, 1.6]), "rarity_expected": rng.uniform(40, 80, (n_classes, 3))}
     return Rejection(
         **{name: values.astype(np.float32) for name, values in arrays.items()},
+        rarity=rng.integers(0, 128, (n_genes, n_classes)).astype(np.uint8),
         log_detected=np.array([0.5, 1.0, 1.5], np.float32),
         overlap=np.array([0.5, 1], np.float32),
         median=np.array([[[4, 2, 0.5, 1, -2], *[[3, 1.5, 0.3, 1, -2]] * 2]] * 2, np.float32),

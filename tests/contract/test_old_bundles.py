@@ -14,7 +14,7 @@ import pytest
 from scrcl_infer.bundle import bundle_sha256, read_bundle, write_bundle
 from scrcl_infer.contract import FILES, OLDEST_SCHEMA_VERSION, SCHEMA_VERSION
 from scrcl_infer.encoder import Encoder
-from scrcl_infer.strangeness import Spaces, compute_signs, compute_strangeness
+from scrcl_infer.strangeness import Spaces, compute_signs, compute_strangeness, refer
 from scrcl_infer.verify import check_encoder, verify_bundle
 
 ARCHIVE = Path(__file__).parents[1] / "data" / "bundles"
@@ -26,7 +26,7 @@ SHA256 = {
     3: "b09281c662235d1d1be7a3e95e963248dff919056531e09175a307a398817f84",
     4: "517d99de15aab26517f932e5e346d8114e99b5760cba8287498961195cc28966",
     5: "e168ee52a65c0e3868a6b838f7395ebe936e03fc900727b2aa2bd707d435fdbd",
-    6: "c25b00b7593bd938208ddaf22c9054e82e7b9e8d5314a85154cdce3a4695aa74",
+    6: "143ce2def57e3d8d7b9093b1aec4306115da10610645900489b22a12768e4b66",
 }
 CONTRACT_IDS = {
     1: "d883e59c003fb225",
@@ -81,12 +81,12 @@ def test_doubt_and_rarity_have_no_part_in_the_strangeness_of_schema_3() -> None:
     n_detected = np.count_nonzero(golden.counts, axis=1)
     rarity = np.zeros((len(n_detected), len(known.embedding_means)), np.float32)
     spaces = Spaces(output.embedding, output.components, rarity, golden.log_type_posterior)
-    found = compute_strangeness(spaces, n_detected, known)
+    found = compute_strangeness(spaces, n_detected, refer(known))
     rare = spaces._replace(rarity=rarity + 1e4)
-    np.testing.assert_array_equal(compute_strangeness(rare, n_detected, known, overlap=0.3), found)
+    np.testing.assert_array_equal(compute_strangeness(rare, n_detected, refer(known, np.arange(40) < 9)), found)
     doubtful = spaces._replace(log_posterior=np.full_like(golden.log_type_posterior, -np.log(4)))
-    np.testing.assert_array_equal(compute_strangeness(doubtful, n_detected, known), found)
-    signs = compute_signs(spaces, n_detected, known)
+    np.testing.assert_array_equal(compute_strangeness(doubtful, n_detected, refer(known)), found)
+    signs = compute_signs(spaces, n_detected, known, refer(known).rarity)
     standard = (signs - known.median[0, 0]) / known.spread[0, 0]
     np.testing.assert_allclose(found, standard[:, :3].sum(axis=1) - known.limit[0, 0])
 

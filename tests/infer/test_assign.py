@@ -29,6 +29,7 @@ from scrcl_infer.contract import (
 )
 from scrcl_infer.errors import BundleIntegrityError
 from scrcl_infer.result import AssignedBlock
+from scrcl_infer.strangeness import refer
 from tests.make_bundle import N_COMPONENTS, random_rejection
 
 TYPES = ("B", "T", "NK")
@@ -154,7 +155,7 @@ def test_cells_below_the_threshold_are_unknown_and_keep_population_and_confidenc
 
 
 def test_strange_cells_are_unknown_and_so_are_unsure_ones() -> None:
-    out, n_detected, rejection = output(200, head=True), np.arange(200), random_rejection(4, 3)
+    out, n_detected, rejection = output(200, head=True), np.arange(200), refer(random_rejection(4, 3))
     confidence = decide(out, n_detected, manifest(n_types=3), rejection).confidence
     middle = float(np.quantile(confidence[1:].astype(np.float64), 0.502))  # between two of them
     model = manifest(n_types=3, threshold=middle)
@@ -198,7 +199,7 @@ def test_cells_without_counts_are_unknown_in_every_respect(*, reject: bool) -> N
 @given(n=st.integers(1, 60), size=st.integers(1, 17), head=st.booleans(), seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=40, deadline=None)
 def test_the_bytes_do_not_depend_on_the_block(*, n: int, size: int, head: bool, seed: int) -> None:
-    rejection = random_rejection(4, 3 if head else 5, seed=seed)
+    rejection = refer(random_rejection(4, 3 if head else 5, seed=seed))
     out = output(n, seed=seed, head=head)
     n_detected = np.random.default_rng(seed).integers(0, 50, n)
     model = manifest(temperature=1.3, threshold=0.5, n_types=3 if head else 0)

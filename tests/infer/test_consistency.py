@@ -99,8 +99,11 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "rejection: knots": ("rejection.log_detected", np.zeros(2, np.float32), "log_detected does not rise"),
     "rejection: spread": ("rejection.spread", np.zeros((2, 2, 5), np.float32), "spread is not above 0"),
     "rejection: overlaps": ("rejection.overlap", np.ones(2, np.float32), "overlap does not rise"),
-    "rejection: rarity": ("rejection.rarity_expected", np.zeros((4, 3), np.float32), "rarity_expected is not above 0"),
-    "rejection: rarity knots": ("rejection.rarity_detected", np.zeros(3, np.float32), "rarity_detected does not rise"),
+    "rejection: rarity": (
+        "rejection.rarity",
+        np.zeros((39, 4), np.uint8),
+        "rarity is uint8 (39, 4), expected uint8 (40, 4)",
+    ),
     "rejection: nan": ("rejection.limit", np.full(2, np.nan, np.float32), "limit is empty or holds values"),
     "golden: flat": ("golden.embedding", GOLDEN.embedding.ravel(), "embedding is float32 (256), expected"),
 }

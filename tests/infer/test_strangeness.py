@@ -12,16 +12,10 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from scipy.special import log_softmax, logsumexp
 
+from scrcl_infer.depth import expect
 from scrcl_infer.parts import Rejection
-from scrcl_infer.strangeness import (
-    LEAST_DOUBT,
-    Spaces,
-    compute_doubt,
-    compute_rarity,
-    compute_signs,
-    compute_strangeness,
-    expect,
-)
+from scrcl_infer.rarity import expect_rarity
+from scrcl_infer.strangeness import LEAST_DOUBT, Spaces, compute_doubt, compute_signs, compute_strangeness, refer
 from tests.make_bundle import N_COMPONENTS, random_rejection
 
 
@@ -55,7 +49,7 @@ def test_distances_are_scipys_measured_by_the_radius_of_the_class_that_is_neares
     known, covariance, means = reference(dim, n_classes)
     spaces = cells(300, dim, n_classes=n_classes)
     inverse = np.linalg.inv(covariance)
-    found = compute_signs(spaces, np.full(300, 7), known)
+    found = compute_signs(spaces, np.full(300, 7), known, refer(known).rarity)
     distances = cdist(spaces.embedding.astype(np.float64), means, "mahalanobis", VI=inverse)
     np.testing.assert_allclose(found[:, 0], (distances / known.embedding_radii).min(axis=1), rtol=1e-4, atol=5e-3)
     leading, whole = spaces.components[:, 1:-1], spaces.components[:, :-1]
@@ -75,46 +69,40 @@ def test_the_bits_depend_neither_on_the_block_nor_on_the_order_of_additions(
     known, _, _ = reference(dim, 4, seed)
     spaces = cells(n, dim, seed)
     n_detected = np.random.default_rng(seed).integers(1, 900, n)
-    whole = compute_strangeness(spaces, n_detected, known)
+    whole = compute_strangeness(spaces, n_detected, refer(known))
     parts = [slice(i, i + size) for i in range(0, n, size)]
-    cut = [compute_strangeness(Spaces(*(x[p] for x in spaces)), n_detected[p], known) for p in parts]
+    cut = [compute_strangeness(Spaces(*(x[p] for x in spaces)), n_detected[p], refer(known)) for p in parts]
     assert np.concatenate(cut).tobytes() == whole.tobytes()
     order = np.random.default_rng(seed).permutation(dim)
     turned = replace(known, embedding_whitening=np.asfortranarray(known.embedding_whitening[order]))
-    again = compute_signs(spaces._replace(embedding=spaces.embedding[:, order]), n_detected, turned)
-    assert again.tobytes() == compute_signs(spaces, n_detected, known).tobytes()
+    again = compute_signs(
+        spaces._replace(embedding=spaces.embedding[:, order]), n_detected, turned, refer(known).rarity
+    )
+    assert again.tobytes() == compute_signs(spaces, n_detected, known, refer(known).rarity).tobytes()
 
 
 def test_what_an_encoder_may_not_give_still_has_a_distance() -> None:
     known, _, _ = reference(8, 3)
     spaces = cells(3, 8, n_classes=3)
     spaces.components[:] = [[5] * (N_COMPONENTS - 1) + [0], [0] * N_COMPONENTS, [1e9] * (N_COMPONENTS - 1) + [-1]]
-    assert np.isfinite(compute_signs(spaces, np.array([0, 1, 10**6]), known)).all()
+    assert np.isfinite(compute_signs(spaces, np.array([0, 1, 10**6]), known, refer(known).rarity)).all()
 
 
 def test_strangeness_is_what_it_says() -> None:
     known, _, _ = reference(8, 3)
     spaces, n_detected = cells(50, 8, n_classes=3), np.full(50, 10)
-    signs = compute_signs(spaces, n_detected, known)
-    for overlap, share in ((0.0, 0.0), (0.5, 0.0), (0.9, 0.8), (1.0, 1.0)):
+    for n_found, share in ((1, 0.0), (20, 0.0), (36, 0.8), (40, 1.0)):
+        found = np.arange(40) % 40 < n_found
+        signs = compute_signs(spaces, n_detected, known, expect_rarity(known.rarity, found))
         median, spread, limit = (
             (1 - share) * values[0, 1] + share * values[1, 1] for values in (known.median, known.spread, known.limit)
         )
-        found = compute_strangeness(spaces, n_detected, known, overlap=overlap)
         expected = ((signs - median) / spread) @ known.weights[1] - limit
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-
-
-@given(n=st.integers(1, 40), n_classes=st.integers(1, 50), seed=st.integers(0, 2**31))
-@settings(max_examples=40, deadline=None)
-def test_rarity_is_the_mean_by_what_is_usual_for_as_many_genes_in_the_class_where_that_is_least(
-    n: int, n_classes: int, seed: int
-) -> None:
-    known, spaces = random_rejection(8, n_classes, seed=seed), cells(n, 8, seed, n_classes)
-    n_detected = np.random.default_rng(seed).integers(1, 60, n)
-    usual = [np.interp(np.log10(n_detected), known.rarity_detected, row) for row in known.rarity_expected]
-    expected = np.min(spaces.rarity.T / n_detected / np.array(usual), axis=0)
-    np.testing.assert_allclose(compute_rarity(spaces.rarity, n_detected, known), expected, rtol=1e-6)
+        np.testing.assert_allclose(
+            compute_strangeness(spaces, n_detected, refer(known, found)), expected, rtol=1e-5, atol=1e-5
+        )
+    whole = [compute_strangeness(spaces, n_detected, by) for by in (refer(known), refer(known, np.ones(40, bool)))]
+    np.testing.assert_array_equal(*whole)
 
 
 @given(n_classes=st.integers(1, 60), sharp=st.floats(0.1, 40), seed=st.integers(0, 2**31))

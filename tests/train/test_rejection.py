@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from sklearn.covariance import EmpiricalCovariance
 
+from scrcl_infer.depth import expect
 from scrcl_infer.familiarity import FamiliarityTally, doubt
+from scrcl_infer.rarity import expect_rarity
 from scrcl_infer.result import AssignedBlock, GeneReport
-from scrcl_infer.strangeness import N_SIGNS, add_signs, compute_signs, compute_strangeness, expect
+from scrcl_infer.strangeness import N_SIGNS, add_signs, compute_signs, compute_strangeness, refer
 from scrcl_train.calibration import calibrate
 from scrcl_train.classes import RADIUS_CELLS, SHRINKAGE, fit_classes, spaces_of
 from scrcl_train.rejection import (
@@ -65,7 +67,8 @@ def test_distances_are_mahalanobis_and_an_angle_measured_by_each_classs_own_cell
     answer = predict(student, world.counts, world.library_size)
     some = np.where(np.arange(world.truth.size) % 7 == 0, -1, world.truth)
     n_detected = np.asarray((world.counts > 0).sum(axis=1)).reshape(-1)
-    found = compute_signs(spaces_of(answer), n_detected, fit_classes(student, answer, some))
+    classes = fit_classes(student, answer, some)
+    found = compute_signs(spaces_of(answer), n_detected, classes, expect_rarity(classes.rarity))
     known = some >= 0
     embedding, parts = (values[known].astype(np.float64) for values in (answer.embedding, answer.components))
     roots = take_roots(world.counts, world.library_size).toarray()[known]
@@ -178,7 +181,7 @@ def measure(student: Student, world: World, rejected: World) -> NDArray[np.float
     assert rejection is not None
     spaces = spaces_of(predict(student, rejected.counts, rejected.library_size))
     n_detected = np.asarray((rejected.counts > 0).sum(axis=1)).reshape(-1)
-    return compute_strangeness(spaces, n_detected, rejection)
+    return compute_strangeness(spaces, n_detected, refer(rejection))
 
 
 def test_cells_of_a_new_type_are_strange_and_fresh_cells_of_known_types_are_not() -> None:
@@ -207,7 +210,7 @@ def test_held_out_cells_are_measured_as_they_are_and_changed() -> None:
     classes = fit_classes(student, answer, world.truth)
     found = measure_held_out(student, classes, world.counts[:50], world.library_size[:50], seed=1)
     n_detected = np.asarray((world.counts > 0).sum(axis=1)).reshape(-1)
-    expected = compute_signs(spaces_of(answer), n_detected, classes)[:50]
+    expected = compute_signs(spaces_of(answer), n_detected, classes, expect_rarity(classes.rarity))[:50]
     np.testing.assert_allclose(found.measured.values, expected, rtol=1e-3, atol=1e-3)
     assert [len(cells.n_detected) > 30 * n for cells, n in zip(found.changed, VIEWS.values(), strict=True)] == [
         True
