@@ -106,7 +106,7 @@ def fit_cli(
         str, typer.Option(metavar="NAME", help="Settings: default, spatial, paper, paper:DATASET.")
     ] = "default",
     epochs: Annotated[int | None, typer.Option(min=1, help="Of the teacher.  [default: the preset's]")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same machine: same bytes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, machine and threads: same bytes.")] = 0,
     device: Annotated[DeviceChoice, typer.Option(help="Where to train.")] = DeviceChoice.auto,
     layer: Annotated[
         str | None, typer.Option(metavar="X|raw|NAME", help="Matrix to read.  [default: the first that holds counts]")

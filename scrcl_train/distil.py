@@ -105,7 +105,7 @@ def distil(
     device: torch.device | str = "cpu",
     on_epoch: Callable[[DistilEpoch], None] | None = None,
 ) -> Student:
-    """Train a student; the same seed on the same CPU gives the same weights.
+    """Train a student; the same seed on the same CPU and number of threads gives the same weights.
 
     Parameters
     ----------
