@@ -28,6 +28,7 @@ def fit_rarity(
         (n,) or (n, 1) total over all genes.
     classes
         (n,) class of each cell, -1 for cells to leave out; the classes that occur are numbered anew in their order.
+        All -1: one class.
 
     Returns
     -------
@@ -49,7 +50,7 @@ def _class_rates(
     counts: sp.csr_matrix, library_size: NDArray[np.float32], classes: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Mean share (C, G) of the cells' counts that each gene has in each class, with `PRIOR_CELLS`."""
-    known = np.flatnonzero(classes >= 0)
+    known = np.flatnonzero(classes >= 0 if (classes >= 0).any() else classes < 0)  # without classes all cells are one
     _, codes = np.unique(classes[known], return_inverse=True)
     shares = sp.csr_matrix(counts[known], dtype=np.float64, copy=True)
     shares.data /= np.repeat(np.maximum(library_size[known].astype(np.float64), 1e-6), np.diff(shares.indptr))

@@ -13,7 +13,7 @@ import pytest
 from scrcl_infer.add import apply_assignment
 from scrcl_infer.pipeline import Model
 from scrcl_infer.result import AssignOptions
-from scrcl_infer.strangeness import compute_strangeness
+from scrcl_infer.strangeness import compute_strangeness, refer
 from scrcl_infer.target import Target
 from tests.make_bundle import numpy_forward, random_weights, spaces_of, tiny_bundle
 
@@ -48,7 +48,7 @@ def test_strangeness_is_that_of_the_network_in_numpy(model: Model) -> None:
     counts = query().X
     out = numpy_forward(random_weights(), counts, counts.sum(axis=1, keepdims=True))
     assert model.bundle.rejection is not None
-    expected = compute_strangeness(spaces_of(out), np.count_nonzero(counts, axis=1), model.bundle.rejection)
+    expected = compute_strangeness(spaces_of(out), np.count_nonzero(counts, axis=1), refer(model.bundle.rejection))
     expected[EMPTY] = np.nan
     found = model.assign(query()).strangeness
     assert found is not None

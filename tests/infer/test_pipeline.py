@@ -19,7 +19,7 @@ from scrcl_infer.bundle import bundle_sha256, write_bundle
 from scrcl_infer.errors import GeneOverlapError, InputError, MatrixError, OutputError
 from scrcl_infer.pipeline import Model, load
 from scrcl_infer.result import Assignment, AssignOptions
-from scrcl_infer.strangeness import compute_strangeness
+from scrcl_infer.strangeness import compute_strangeness, refer
 from scrcl_infer.target import STDOUT, Target
 from tests.make_bundle import numpy_forward, random_weights, spaces_of, tiny_bundle
 
@@ -79,7 +79,7 @@ def test_answers_are_those_of_the_network_in_numpy(model: Model, path: Path) -> 
     counts, _ = in_model_order(query())
     rejection = model.bundle.rejection
     assert rejection is not None
-    strange = compute_strangeness(spaces_of(expected), np.count_nonzero(counts, axis=1), rejection) > 0
+    strange = compute_strangeness(spaces_of(expected), np.count_nonzero(counts, axis=1), refer(rejection)) > 0
     assert 0 < strange[full].sum() < N / 2
     best[strange] = "unknown"
     np.testing.assert_array_equal(answers.cell_type[full], best[full])

@@ -61,7 +61,7 @@ def test_long_names_are_cut_and_stay_apart() -> None:
 
 def test_no_name_runs_out_of_its_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Figure] = []
-    monkeypatch.setattr(figures, "_save", lambda figure, _: seen.append(figure))
+    monkeypatch.setattr(figures, "save_picture", lambda figure, *_, **__: seen.append(figure))
     places = np.array([[0, 0], [1, 0], [5, 2], [10, 5]], dtype=np.float32)
     groups = np.array([f"{side} CD4-positive, alpha-beta memory T cell" for side in "abcd"], dtype=object)
     draw_umap(places, {"Populations": groups, "Cell types": groups}, tmp_path / "umap.png")
@@ -91,11 +91,11 @@ def test_a_population_without_markers_and_a_gene_that_never_varies_are_drawn(ada
 def test_populations_go_by_their_titles(adata: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[set[str]] = []
 
-    def keep(figure: Figure, path: Path) -> None:
+    def keep(figure: Figure, path: Path, *, force: bool) -> None:
         axes = figure.axes
         seen.append({text.get_text() for axis in axes for text in (*axis.get_xticklabels(), *axis.get_yticklabels())})
 
-    monkeypatch.setattr(figures, "_save", keep)
+    monkeypatch.setattr(figures, "save_picture", keep)
     titles = {"P1": "P1 B cell"}
     top = {"P1": ["A"], "P2": ["B"]}
     draw_dotplot(adata, "group", top, tmp_path / "dots.png", titles=titles)
@@ -127,7 +127,7 @@ def test_the_associated_genes_drawn_are_the_first_that_are_higher_in_the_populat
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Figure] = []
-    monkeypatch.setattr(figures, "_save", lambda figure, _: seen.append(figure))
+    monkeypatch.setattr(figures, "save_picture", lambda figure, *_, **__: seen.append(figure))
     listed = pd.DataFrame(
         [("P1", "low", -1.0), ("P1", "A", 0.5), ("P1", "B", 0.1), ("P2", "lower", -2.0), ("P1", "C", 2.0)],
         columns=["population", "gene", "log_difference"],

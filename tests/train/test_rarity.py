@@ -51,6 +51,12 @@ def test_cells_of_another_kind_show_rarer_genes_at_every_depth() -> None:
         assert np.median(rarity[truth == 2]) > np.quantile(rarity[truth < 2], 0.9)
 
 
+def test_without_classes_all_cells_are_one() -> None:
+    counts, library, classes = cells(100, 150.0, 5)
+    expected = fit_rarity(counts, library, np.zeros_like(classes))
+    np.testing.assert_array_equal(fit_rarity(counts, library, np.full_like(classes, -1)), expected)
+
+
 def test_genes_without_counts_are_as_rare_as_can_be() -> None:
     found = fit_rarity(sp.csr_matrix((4, 6), dtype=np.float32), np.zeros(4, np.float32), np.array([0, 0, 1, 1]))
     np.testing.assert_array_equal(found, MAX_RARITY)
