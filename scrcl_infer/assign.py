@@ -170,14 +170,17 @@ def type_of_population(manifest: Manifest) -> NDArray[np.int32]:
 
 def _measure(output: EncoderOutput, n_detected: NDArray[np.int64], reference: Reference) -> NDArray[np.float32]:
     """Strangeness (N,), NaN for a cell without counts."""
-    if output.components is None:
-        msg = "The bundle has a reference for rejection, but its encoder gives no components. Get the bundle again."
+    rarity, shape = output.rarity, (len(n_detected), len(reference.classes.embedding_means))
+    if rarity is None and not reference.classes.rarity.any():  # an older schema, which knows none
+        rarity = np.zeros(shape, np.float32)
+    if output.components is None or rarity is None or rarity.shape != shape:
+        msg = (
+            "The bundle has a reference for rejection, but its encoder does not give the components and the rarity "
+            "that are measured by it. Get the bundle again."
+        )
         raise BundleIntegrityError(msg)
     has_counts = n_detected > 0
     types = output.log_type_posterior
-    rarity = output.rarity
-    if rarity is None:  # of an older schema, which gives it no weight
-        rarity = np.zeros((len(n_detected), len(reference.classes.embedding_means)), np.float32)
     classes = types if has_types(types) else output.log_posterior
     spaces = Spaces(output.embedding, output.components, rarity, classes)
     # An encoder may make anything of a cell without counts.

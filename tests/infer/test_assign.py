@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,6 +172,15 @@ def test_strange_cells_are_unknown_and_so_are_unsure_ones() -> None:
     assert np.isnan(answer.strangeness[0])
     assert np.isfinite(answer.strangeness[1:]).all()
     assert (forced.cell_type[1:] >= 0).all()
+
+
+@pytest.mark.parametrize("lacks", [{"components": None}, {"rarity": None}, {"rarity": np.zeros((5, 2), np.float32)}])
+def test_an_encoder_that_does_not_give_what_is_measured_is_refused(lacks: dict[str, Any]) -> None:
+    out, n_detected = output(5, head=True), np.arange(5)
+    reference = refer(random_rejection(4, 3))
+    decide(out, n_detected, manifest(n_types=3), reference)
+    with pytest.raises(BundleIntegrityError, match="does not give the components and the rarity"):
+        decide(replace(out, **lacks), n_detected, manifest(n_types=3), reference)
 
 
 def test_a_score_at_the_threshold_is_kept() -> None:

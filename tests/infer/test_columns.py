@@ -56,6 +56,23 @@ def test_strangeness_is_that_of_the_network_in_numpy(model: Model) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
+def test_cells_of_a_file_that_lacks_genes_are_measured_against_such() -> None:
+    bundle = tiny_bundle()
+    assert bundle.rejection is not None
+    limit = bundle.rejection.limit + np.array([[3], [0]], np.float32)
+    rejection = replace(bundle.rejection, limit=limit)
+    lacking = query()[:, 10:].copy()
+    counts = np.pad(lacking.X, ((0, 0), (10, 0)))
+    out = numpy_forward(random_weights(), counts, counts.sum(axis=1, keepdims=True))
+    spaces, n_detected, found = spaces_of(out), np.count_nonzero(counts, axis=1), np.arange(40) >= 10
+    expected = compute_strangeness(spaces, n_detected, refer(rejection, found))
+    assert np.abs(expected - compute_strangeness(spaces, n_detected, refer(rejection))).min() > 0.1
+    told = Model(replace(bundle, rejection=rejection), sha256="abc", threads=1).assign(lacking).strangeness
+    assert told is not None
+    full = np.arange(N) != EMPTY
+    np.testing.assert_allclose(told[full], expected[full], rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("ending", [".h5ad", ".tsv", ".csv.gz", ".parquet"])
 @pytest.mark.parametrize("reject", [True, False])
 def test_above_zero_is_unknown_and_a_cell_without_counts_has_none(
