@@ -239,16 +239,19 @@ def _tell(report: Report, log: DistilEpoch) -> None:
 
 
 def _check_learned(answer: Prediction, targets: Targets, progress: TrainProgress) -> None:
-    """Say how well the student stands for what was found, and warn where it does not."""
+    """Say how well the student stands for what it was taught, and warn where it does not for what it answers."""
     learned = float(np.mean(answer.log_posterior.argmax(axis=1) == targets.populations))
     told = f"The encoder gives {learned:.1%} of the training cells the population that was found for them"
-    progress.say(f"{told}.")
+    if answer.log_type_posterior is None or targets.types is None:
+        todo = "Ask for fewer (-k), and check "
+    else:
+        known = targets.types >= 0
+        learned = float(np.mean((answer.log_type_posterior.argmax(axis=1) == targets.types)[known]))
+        told, todo = f"{told}, and {learned:.1%} of those with a label their type", "Check "
     if learned < WELL_LEARNED:
-        logger.warning(
-            "%s: its answers do not stand for these populations. Ask for fewer (-k), and check what the values are "
-            "(--input-state).",
-            told,
-        )
+        logger.warning("%s: its answers do not stand for these. %swhat the values are (--input-state).", told, todo)
+    else:
+        progress.say(f"{told}.")
 
 
 def _gene_table(data: TrainingData, features: Features, evidence: tuple[float, ...]) -> GeneTable:

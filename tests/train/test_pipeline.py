@@ -176,5 +176,16 @@ def test_a_student_that_did_not_learn_the_populations_is_warned_of(caplog: pytes
     pipeline._check_learned(good, targets, TrainProgress())
     assert not caplog.text
     pipeline._check_learned(replace(good, log_posterior=good.log_posterior[::-1]), targets, TrainProgress())
-    assert "do not stand for these populations" in caplog.text
+    assert "do not stand for these. Ask for fewer (-k)" in caplog.text
     assert "--input-state" in caplog.text
+
+
+def test_with_labels_the_student_is_judged_by_the_types_that_it_answers(caplog: pytest.LogCaptureFixture) -> None:
+    world, student = teach(labelled=True)
+    targets = make_targets(world, labelled=True)
+    good = predict(student, world.counts, world.library_size)
+    assert good.log_type_posterior is not None
+    pipeline._check_learned(replace(good, log_posterior=good.log_posterior[::-1]), targets, TrainProgress())
+    assert not caplog.text
+    pipeline._check_learned(replace(good, log_type_posterior=good.log_type_posterior[::-1]), targets, TrainProgress())
+    assert "of those with a label their type: its answers do not stand for these. Check what" in caplog.text
