@@ -80,6 +80,7 @@ def _describe(summary: Summary, written: list[str]) -> dict[str, object]:
         "matrix": summary.matrix.where,
         "matrix_state": summary.matrix.state,
         "gene_overlap": summary.genes.weighted_overlap,
+        **({} if summary.genes.count_share is None else {"count_share": summary.genes.count_share}),
         "n_unknown": summary.n_unknown,
         **asdict(summary.rejection),
         **({"vote": True, "vote_neighbors": vote["n_neighbors"]} if vote else {}),

@@ -278,13 +278,16 @@ def _load(model: str | None, threads: int | None, *, quiet: bool) -> Model:
 
 
 def _check(model: Model, data: Path, options: AssignOptions, *, unwritten: list[Path]) -> None:
+    from scrcl_infer.totals import explain_totals
+
     matrix, genes = model.check(data, options=options)
+    warnings = "".join(f"warning  {text}\n" for text in explain_totals(model.manifest, genes))
     files = f", and nothing was written to {', '.join(map(str, unwritten))}" if unwritten else ""
     typer.echo(
         f"model    {model.manifest.name}: {len(model.manifest.cell_types)} types\n"
         f"matrix   {matrix.where} as {matrix.state}. {matrix.reason}\n"
         f"genes    {genes.n_found:,} of {genes.n_model:,} found, {genes.weighted_overlap:.1%} of the model's evidence "
-        f"({genes.matched_by})\nNothing was assigned{files}: this was a dry run.",
+        f"({genes.matched_by})\n{warnings}Nothing was assigned{files}: this was a dry run.",
         err=True,
     )
 

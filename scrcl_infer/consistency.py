@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from scrcl_infer.contract import FILES, UNKNOWN, Bundle, Manifest
+from scrcl_infer.contract import FILES, UNKNOWN, Bundle, GeneTable, Manifest
 from scrcl_infer.errors import BundleIntegrityError
 from scrcl_infer.levels import find_level_problems
 from scrcl_infer.ontology import find_problem
@@ -24,16 +24,19 @@ def check_consistent(bundle: Bundle) -> None:
     BundleIntegrityError
         The text lists every disagreement: where, what was found, what was expected.
     """
-    problems = [*_manifest_problems(bundle.manifest), *_array_problems(bundle), *_graph_problems(bundle)]
+    problems = [
+        *_gene_problems(bundle.manifest.genes),
+        *_manifest_problems(bundle.manifest),
+        *_array_problems(bundle),
+        *_graph_problems(bundle),
+    ]
     problems += [*_rejection_problems(bundle.rejection), *_held_out_problems(bundle)]
     if problems:
         msg = "the parts of the bundle do not fit together: " + "; ".join(problems) + ". Export the model again."
         raise BundleIntegrityError(msg)
 
 
-def _manifest_problems(manifest: Manifest) -> Iterator[str]:
-    genes, spec, calibration = manifest.genes, manifest.encoder, manifest.calibration
-    types = [cell_type.name for cell_type in manifest.cell_types]
+def _gene_problems(genes: GeneTable) -> Iterator[str]:
     n_genes = len(genes.names)
     for name in ("symbols", "ensembl_ids", "evidence"):
         n_entries = len(getattr(genes, name))
@@ -43,6 +46,15 @@ def _manifest_problems(manifest: Manifest) -> Iterator[str]:
         yield "genes.names holds a name twice"
     if genes.evidence and not (min(genes.evidence) >= 0 and math.isclose(sum(genes.evidence), 1, abs_tol=1e-3)):
         yield f"genes.evidence sums to {sum(genes.evidence)}, expected non-negative shares that sum to 1"
+    if len(genes.count_shares) not in (0, n_genes):
+        yield f"genes.count_shares has {len(genes.count_shares)} entries, expected {n_genes}"
+    if not all(0 <= share < math.inf for share in genes.count_shares):
+        yield "genes.count_shares holds negative numbers or such that are not finite, expected shares"
+
+
+def _manifest_problems(manifest: Manifest) -> Iterator[str]:
+    spec, calibration = manifest.encoder, manifest.calibration
+    types = [cell_type.name for cell_type in manifest.cell_types]
     if len(manifest.populations) != spec.n_populations:
         yield f"populations has {len(manifest.populations)} entries, expected {spec.n_populations}"
     if spec.n_types not in (0, len(types)):

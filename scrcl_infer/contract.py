@@ -14,7 +14,7 @@ from typing import NamedTuple
 from scrcl_infer.parts import Centroids, GeneGraph, Golden, HeldOutAnswers, Rejection
 from scrcl_infer.record import Record
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 OLDEST_SCHEMA_VERSION = 1
 UNKNOWN = "unknown"
 """The answer for a cell that is rejected, in every column that names something."""
@@ -78,6 +78,9 @@ class GeneTable(Record):
     """Weighted overlap below which a query is refused."""
     warn_overlap: float = 0.6
     """Weighted overlap below which a warning is given."""
+    count_shares: tuple[float, ...] = ()
+    """Mean share of a training cell's counts, over all genes of the data, that each gene holds; empty in bundles of
+    schemas 1 to 6."""
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from scrcl_infer.gene_names import FISH
 from scrcl_infer.genes import ANY_CASE_OVERLAP
 from scrcl_infer.record import Record
 from scrcl_infer.result import AssignedBlock, GeneReport
+from scrcl_infer.totals import CUT
 
-CUT = 1 / 3
-"""Of the training data's genes; an input with a smaller share may have been cut to variable ones."""
 MANY_STRANGE = 0.5
 """Share of strange cells from which on a file is doubted; known data give about 0.05."""
 SPELLED_ALIKE = {
@@ -113,7 +112,7 @@ def doubt(
     if _are_other_species(found):
         reasons.append(f"the gene names are those of {found.species}, the model's those of {found.model_species}")
     n_known = manifest.provenance.n_genes
-    if reasons and not totals_are_known and 0 < genes.n_query < CUT * n_known:
+    if reasons and not totals_are_known and genes.count_share is None and 0 < genes.n_query < CUT * n_known:
         reasons.append(
             f"the input holds {genes.n_query:,} genes where the training data held {n_known:,}: were it cut to some of "
             "its genes, the totals of its cells would be too small. Give the matrix of all genes, if there is one"

@@ -34,6 +34,7 @@ from scrcl_infer.spatial import Spots, doubt_one_section, read_spots, smooth_blo
 from scrcl_infer.strangeness import refer
 from scrcl_infer.tally import Collector, Tally
 from scrcl_infer.target import Target, check_target
+from scrcl_infer.totals import add_count_share, estimate_totals
 from scrcl_infer.verify import check_encoder
 from scrcl_infer.vote import NEIGHBORS, Decided, hold_vote
 from scrcl_infer.write import open_sink
@@ -191,6 +192,7 @@ class Model:
             "n_genes_found": summary.genes.n_found,
             "n_genes_model": summary.genes.n_model,
             "gene_overlap": summary.genes.weighted_overlap,
+            **({} if summary.genes.count_share is None else {"count_share": summary.genes.count_share}),
             **({"vote": True, "vote_neighbors": NEIGHBORS} if options.vote else {}),
             "n_unknown": summary.n_unknown,
             **asdict(summary.rejection),
@@ -215,7 +217,7 @@ class Model:
                 gene_column=options.gene_column,
                 min_overlap=options.min_overlap,
             )
-            yield Query(source, matrix, genes, spots)
+            yield Query(source, matrix, add_count_share(genes, matrix, self.manifest), spots)
 
     def _stream(
         self, query: Query, options: AssignOptions, tally: Tally, progress: Progress | None = None
@@ -259,7 +261,7 @@ class Model:
             threads=self.count_threads(options),
             log_base=None if query.matrix.state == "counts" else query.matrix.log_base,
         )
-        blocks: Iterator[RowBlock] = (to_counts(block, query.matrix) for block in stored)
+        blocks = estimate_totals((to_counts(block, query.matrix) for block in stored), query.genes.report.count_share)
         if query.spots is not None and (spec := self.manifest.spatial) is not None:
             genes, target = len(self.manifest.genes.names), self.manifest.encoder.target_sum
             blocks = smooth_blocks(blocks, query.spots, spec, target_sum=target, n_genes=genes)

@@ -87,6 +87,9 @@ class GeneReport:
     model_species: str = UNKNOWN
     n_query: int = 0
     """Genes of the query; 0 where nobody counted them."""
+    count_share: float | None = None
+    """Share of a cell's counts that the genes found usually hold, where totals are estimated from it; None where the
+    query's own totals are used."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from scrcl_infer.result import (
     Summary,
 )
 from scrcl_infer.target import Labels, encode
+from scrcl_infer.totals import explain_totals
 
 BINS = 20
 """Bars of the histogram of confidences."""
@@ -127,7 +128,11 @@ class Tally:
             matrix=matrix,
             genes=genes,
             rejection=self._rejected(n_unknown),
-            warnings=(*self.warnings, *self._doubts(found, matrix, genes, n_unknown / max(self.n_cells, 1))),
+            warnings=(
+                *self.warnings,
+                *explain_totals(manifest, genes),
+                *self._doubts(found, matrix, genes, n_unknown / max(self.n_cells, 1)),
+            ),
             extra={
                 "model": {"name": manifest.name, "sha256": model_sha256, "created_by": manifest.created_by},
                 "populations": self._per_population(),

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from scrcl_infer.parts import GeneGraph
 from scrcl_train.student import Student
-from scrcl_train.student_input import log_normalise, take_roots
+from scrcl_train.student_input import compute_rates, log_normalise, take_roots
 
 N_NEIGHBORS = 5
 """Nearest genes of each gene, as many as in the teacher's gene graph (there the gene itself is among them)."""
@@ -138,6 +138,18 @@ def compute_evidence(student: Student, counts: sp.csr_matrix, library_size: NDAr
     total = evidence.sum()
     share = evidence / total if total > 0 else np.full(n_genes, 1 / n_genes)
     return tuple(float(value) for value in share)
+
+
+def compute_count_shares(counts: sp.csr_matrix, library_size: NDArray[np.float32]) -> tuple[float, ...]:
+    """Compute the mean share of a cell's counts that each gene holds, (G,), to four digits.
+
+    Parameters
+    ----------
+    counts, library_size
+        (n, G) and (n,) of the training cells, the latter over all genes of the data.
+    """
+    shares = compute_rates(counts, library_size, 1.0).mean(axis=0)
+    return tuple(float(f"{share:.4g}") for share in np.asarray(shares).ravel())
 
 
 def _moments(matrix: sp.csr_matrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -33,7 +33,7 @@ from scrcl_train.device import choose_device, keep_threads
 from scrcl_train.distil import DistilConfig, DistilEpoch, Targets, distil
 from scrcl_train.export import ModelParts, build_bundle
 from scrcl_train.features import Features, prepare_features
-from scrcl_train.gene_structure import compute_evidence, compute_gene_graph
+from scrcl_train.gene_structure import compute_count_shares, compute_evidence, compute_gene_graph
 from scrcl_train.grouping import group_cells, make_targets, student_input
 from scrcl_train.names import Named, Names, name_found, read_names
 from scrcl_train.options import TrainOptions
@@ -260,6 +260,7 @@ def _gene_table(data: TrainingData, features: Features, evidence: tuple[float, .
         symbols=tuple(data.symbols[j] for j in features.hvgs),
         ensembl_ids=tuple(data.ensembl_ids[j] for j in features.hvgs),
         evidence=evidence,
+        count_shares=compute_count_shares(data.counts[:, features.hvgs], data.library_size),
         species=data.species,
     )
 

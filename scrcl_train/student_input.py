@@ -88,7 +88,7 @@ def take_roots(
     csr_matrix
         (n, G) float64.
     """
-    rates = _rates(counts, library_size, target_sum)
+    rates = compute_rates(counts, library_size, target_sum)
     rates.data = STEP * np.minimum(np.rint(N_STEPS * np.expm1(np.log1p(rates.data) / 8)), MAX_STEPS)
     return rates
 
@@ -97,12 +97,13 @@ def log_normalise(
     counts: sp.csr_matrix, library_size: NDArray[np.float32], *, target_sum: float = 10_000.0
 ) -> sp.csr_matrix:
     """Return log1p of counts per `target_sum`, (n, G) CSR float64."""
-    rates = _rates(counts, library_size, target_sum)
+    rates = compute_rates(counts, library_size, target_sum)
     rates.data = np.log1p(rates.data)
     return rates
 
 
-def _rates(counts: sp.csr_matrix, library_size: NDArray[np.float32], target_sum: float) -> sp.csr_matrix:
+def compute_rates(counts: sp.csr_matrix, library_size: NDArray[np.float32], target_sum: float) -> sp.csr_matrix:
+    """Return counts per `target_sum`, (n, G) CSR float64; the library sizes are (n,) or (n, 1), over all genes."""
     library = np.maximum(np.reshape(library_size, -1).astype(np.float64), MIN_LIBRARY)
     rates = sp.csr_matrix(counts, dtype=np.float64, copy=True)
     rates.sum_duplicates()

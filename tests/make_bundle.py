@@ -260,6 +260,7 @@ def _manifest(n_genes: int, dim: int, n_populations: int, n_types: int, spatial:
             ensembl_ids=tuple(f"ENSG{i:011d}" for i in range(n_genes)),
             evidence=tuple((evidence / evidence.sum()).tolist()),
             species="Homo sapiens",
+            count_shares=tuple((evidence / evidence.sum() * 0.6).tolist()),
         ),
         encoder=EncoderSpec(
             opset=OPSET, dim=dim, n_populations=n_populations, n_types=n_types, target_sum=TARGET_SUM

@@ -13,6 +13,7 @@ from scrcl_train.gene_structure import (
     N_NEIGHBORS,
     compute_association,
     compute_correlations,
+    compute_count_shares,
     compute_evidence,
     compute_gene_graph,
     find_neighbours,
@@ -131,3 +132,12 @@ def test_evidence_is_spread_evenly_where_no_gene_varies() -> None:
     alike = sp.csr_matrix(np.ones((5, N_GENES), dtype=np.float32))
     evidence = compute_evidence(student, alike, np.full(5, N_GENES, dtype=np.float32))
     np.testing.assert_allclose(evidence, 1 / N_GENES)
+
+
+def test_count_shares_are_the_mean_shares_of_the_cells() -> None:
+    world = make_world()
+    dense = world.counts.toarray().astype(np.float64)
+    expected = (dense / world.library_size.reshape(-1, 1)).mean(axis=0)
+    shares = compute_count_shares(world.counts, world.library_size)
+    np.testing.assert_allclose(shares, expected, rtol=5e-4)
+    assert all(share == float(f"{share:.4g}") for share in shares)

@@ -1,0 +1,183 @@
+"""`scrcl_infer.totals`: totals of files that were cut to chosen genes, against those of the whole files."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from scrcl_infer import apply_assignment, load
+from scrcl_infer.blocks import RowBlock
+from scrcl_infer.bundle import write_bundle
+from scrcl_infer.cli import app
+from scrcl_infer.pipeline import Model
+from scrcl_infer.result import AssignOptions
+from scrcl_infer.target import Target
+from scrcl_infer.totals import estimate_totals, find_count_share
+from tests.make_bundle import numpy_forward, random_weights, tiny_bundle
+
+N_GENES, N_TRAINED = 40, 400
+"""Genes of the model, and of the data that it was trained on."""
+SHARE = 0.6
+"""Of a cell's counts that the model's genes hold by the tiny bundle's table."""
+
+
+def trained_on(n_genes: int = N_TRAINED, **changes: object) -> Model:
+    bundle = tiny_bundle()
+    manifest = replace(bundle.manifest, provenance=replace(bundle.manifest.provenance, n_genes=n_genes))
+    manifest = replace(manifest, genes=replace(manifest.genes, **changes))
+    return Model(replace(bundle, manifest=manifest), sha256="", threads=1)
+
+
+def whole_file(n: int = 200, seed: int = 0) -> ad.AnnData:
+    """All 400 genes, of which the model's hold the shares that its table says."""
+    rng = np.random.default_rng(seed)
+    shares = np.array(tiny_bundle().manifest.genes.count_shares)
+    profile = np.concatenate([shares, np.full(N_TRAINED - N_GENES, (1 - SHARE) / (N_TRAINED - N_GENES))])
+    depth = rng.uniform(200, 4000, n)
+    names = [f"GENE{i}" for i in range(N_GENES)] + [f"OTHER{i}" for i in range(N_TRAINED - N_GENES)]
+    counts = rng.poisson(depth[:, None] * profile).astype(np.float32)
+    return ad.AnnData(
+        sp.csr_matrix(counts), obs=pd.DataFrame(index=[f"c{i}" for i in range(n)]), var=pd.DataFrame(index=names)
+    )
+
+
+def total(adata: ad.AnnData) -> np.ndarray:
+    return np.asarray(adata.X.sum(axis=1)).ravel()
+
+
+def test_estimated_totals_are_those_of_the_whole_file() -> None:
+    model, whole = trained_on(), whole_file()
+    for chosen in (slice(0, 40), slice(0, 12), slice(20, 40)):
+        cut = whole[:, chosen].copy()
+        found = np.isin([f"GENE{i}" for i in range(N_GENES)], cut.var_names)
+        share = find_count_share(model.manifest, found, cut.n_vars)
+        assert share == pytest.approx(sum(np.array(model.manifest.genes.count_shares)[found]))
+        rows = RowBlock(0, cut.X.toarray(), total(cut)[:, None])
+        (block,) = estimate_totals(iter([rows]), share)
+        ratio = block.library_size[:, 0] / total(whole)
+        error = 1 / np.sqrt(total(cut))  # of a Poisson count
+        assert abs(np.mean(ratio) - 1) < 4 * error.mean() / np.sqrt(len(ratio))
+        assert (np.abs(ratio - 1) < 6 * error).all()
+        assert block.counts is rows.counts
+
+
+def test_a_cut_file_is_answered_with_the_estimated_totals() -> None:
+    cut = whole_file()[:, :30].copy()
+    cut.X[7] = 0
+    answers = trained_on().assign(cut)
+    counts = np.zeros((cut.n_obs, N_GENES), np.float32)
+    counts[:, :30] = cut.X.toarray()
+    share = sum(tiny_bundle().manifest.genes.count_shares[:30])
+    expected = numpy_forward(random_weights(), counts, counts.sum(axis=1, keepdims=True) / share)
+    full = np.arange(cut.n_obs) != 7
+    np.testing.assert_allclose(answers.embedding[full], expected["embedding"][full], atol=1e-5)
+    assert answers.cell_type[7] == "unknown"
+    assert answers.summary.genes.count_share == pytest.approx(share)
+    (warning,) = (text for text in answers.summary.warnings if "total is estimated" in text)
+    assert "30 genes where the training data held 400" in warning
+    assert f"{share:.1%}" in warning
+    halves = [trained_on().assign(cut[rows].copy()) for rows in (slice(0, 77), slice(77, None))]
+    np.testing.assert_array_equal(np.concatenate([half.embedding for half in halves]), answers.embedding)
+    np.testing.assert_array_equal(np.concatenate([half.strangeness for half in halves]), answers.strangeness)
+    small = trained_on().assign(cut, options=AssignOptions(block_size=13))
+    np.testing.assert_array_equal(small.embedding, answers.embedding)
+
+
+def test_the_answers_for_a_cut_file_are_nearer_to_those_for_the_whole() -> None:
+    whole = whole_file()
+    cut = whole[:, :N_GENES].copy()
+    right = trained_on().assign(whole).embedding
+    estimated, own = (model.assign(cut).embedding for model in (trained_on(), trained_on(count_shares=())))
+    assert np.linalg.norm(estimated - right) < 0.5 * np.linalg.norm(own - right)
+
+
+@pytest.mark.parametrize(
+    "why", ["whole", "a third", "at random", "logarithms", "older bundle", "trained on as few", "genes without counts"]
+)
+def test_the_totals_of_other_files_are_their_own(why: str) -> None:
+    model, adata = trained_on(), whole_file()
+    names = np.array(adata.var_names)
+    if why == "a third":
+        adata = adata[:, :134].copy()
+    elif why == "at random":
+        adata = adata[:, ::10].copy()
+        assert adata.n_vars < N_TRAINED / 3
+    elif why == "logarithms":
+        adata.X.data = np.log1p(adata.X.data * np.repeat(1e4 / total(adata), np.diff(adata.X.indptr)))
+        adata = adata[:, :N_GENES].copy()
+    elif why == "older bundle":
+        model, adata = trained_on(count_shares=()), adata[:, :N_GENES].copy()
+    elif why == "trained on as few":
+        model, adata = trained_on(N_GENES), adata[:, :30].copy()
+    elif why == "genes without counts":
+        model, adata = trained_on(count_shares=(0.0,) * 30 + (0.06,) * 10), adata[:, :30].copy()
+    answers = model.assign(adata, options=AssignOptions(min_overlap=0.0))
+    assert answers.summary.genes.count_share is None
+    assert not any("estimated" in text for text in answers.summary.warnings)
+    if why == "at random":
+        shown = np.isin(names[:N_GENES], adata.var_names)
+        counts = np.zeros((adata.n_obs, N_GENES), np.float32)
+        counts[:, shown] = adata[:, names[:N_GENES][shown]].X.toarray()
+        expected = numpy_forward(random_weights(), counts, total(adata)[:, None])
+        full = counts.any(axis=1)
+        np.testing.assert_allclose(answers.embedding[full], expected["embedding"][full], atol=1e-5)
+
+
+@given(st.sets(st.integers(0, N_GENES - 1), min_size=1), st.integers(0, 500))
+@settings(max_examples=100, deadline=None)
+def test_the_share_is_that_of_the_genes_found_or_none(genes: set[int], n_others: int) -> None:
+    manifest = trained_on().manifest
+    found = np.isin(np.arange(N_GENES), list(genes))
+    share = find_count_share(manifest, found, len(genes) + n_others)
+    n_query = len(genes) + n_others
+    is_estimated = n_query < N_TRAINED / 3 and len(genes) / N_GENES >= 1.5 * n_query / N_TRAINED
+    assert (share is not None) == is_estimated
+    if share is not None:
+        assert share == pytest.approx(sum(manifest.genes.count_shares[g] for g in genes))
+        assert 0 < share <= 1
+
+
+def test_it_is_said_wherever_answers_go(tmp_path: Path) -> None:
+    model, cut = trained_on(), whole_file()[:, :30].copy()
+    cut.write_h5ad(tmp_path / "cut.h5ad")
+    summary = model.assign_file(tmp_path / "cut.h5ad", Target(tmp_path / "out.h5ad"))
+    share = summary.genes.count_share
+    assert share is not None
+    assert ad.read_h5ad(tmp_path / "out.h5ad").uns["scrcl"]["count_share"] == share
+    apply_assignment(cut, model.assign(cut))
+    assert cut.uns["scrcl"]["count_share"] == share
+    write_bundle(model.bundle, tmp_path / "tiny")
+    told = CliRunner().invoke(app, [str(tmp_path / "cut.h5ad"), "-m", str(tmp_path / "tiny"), "--dry-run"])
+    assert told.exit_code == 0
+    assert "total is estimated" in told.stderr
+
+
+@pytest.mark.realdata
+def test_blood_cells_cut_to_their_variable_genes_are_known() -> None:
+    """Each of `human-pbmc`'s own cells was learned; without the estimate 1,891 of them were unknown."""
+    import scanpy as sc
+
+    path = Path(os.environ.get("SCRCL_DATA", "../shared/data")) / "pbmc3k.h5ad"
+    if not path.exists():
+        pytest.skip(f"{path} is absent")
+    adata = ad.read_h5ad(path)
+    logged = adata.copy()
+    sc.pp.normalize_total(logged, target_sum=1e4)
+    sc.pp.log1p(logged)
+    sc.pp.highly_variable_genes(logged, n_top_genes=2000, flavor="seurat")
+    cut = adata[:, logged.var["highly_variable"].to_numpy()].copy()
+    answers = load("human-pbmc").assign(cut)
+    assert answers.summary.n_unknown < 0.15 * cut.n_obs
+    labels = cut.obs["cell_type1"].to_numpy(str)
+    known = answers.cell_type != "unknown"
+    assert (answers.cell_type[known] == labels[known]).mean() > 0.9
