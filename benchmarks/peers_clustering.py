@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.datasets import Cells
 from benchmarks.methods import Column, Method, NumberOfClusters, Outcome
+from benchmarks.variable_genes import mark_variable
 
 if TYPE_CHECKING:
     import anndata
@@ -40,23 +41,11 @@ class Graph:
     adata: anndata.AnnData
 
 
-def mark_variable(cells: Cells) -> anndata.AnnData:
-    """Return log values of all genes and `var['highly_variable']`, 2,000 of them or as many as there are."""
-    import anndata
-    import scanpy as sc
-
-    adata = anndata.AnnData(cells.counts.copy())
-    sc.pp.normalize_total(adata, target_sum=1e4)
-    sc.pp.log1p(adata)
-    sc.pp.highly_variable_genes(adata, n_top_genes=min(N_HVGS, adata.n_vars), flavor="seurat")
-    return adata
-
-
 def compute_pcs(cells: Cells, *, scaled: bool) -> NDArray[np.float32]:
     """Return (n, 50) float32 principal components of plain or scaled data."""
     import scanpy as sc
 
-    adata = mark_variable(cells)
+    adata = mark_variable(cells.counts, N_HVGS)
     adata = adata[:, adata.var["highly_variable"].to_numpy()].copy()
     if scaled:
         sc.pp.scale(adata, max_value=MAX_VALUE)

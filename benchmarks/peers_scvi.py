@@ -14,9 +14,9 @@ from benchmarks.peers_clustering import (
     cluster_leiden,
     cluster_leiden_at,
     compute_graph,
-    mark_variable,
 )
 from benchmarks.scvi_env import HOW, SCVI, compute_latent
+from benchmarks.variable_genes import mark_variable
 
 N_LATENT = 10
 """scvi-tools' default."""
@@ -25,7 +25,7 @@ NOTE = f"{HOW}; its defaults on the raw counts of the peers' 2,000 genes, no bat
 
 def prepare_counts(cells: Cells) -> NDArray[np.float32]:
     """Return (n, 2000) float32 dense counts of the same highly variable genes as the other peers."""
-    chosen = mark_variable(cells).var["highly_variable"].to_numpy()
+    chosen = mark_variable(cells.counts, N_HVGS).var["highly_variable"].to_numpy()
     return np.asarray(cells.counts[:, chosen].toarray(), dtype=np.float32)
 
 

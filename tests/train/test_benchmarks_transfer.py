@@ -116,6 +116,24 @@ def test_thinned_counts_are_binomial_and_the_genes_left_are_nested() -> None:
     assert set(Condition(genes=0.2).apply(query, seed=2).genes) != kept[2]
 
 
+def test_a_query_cut_to_variable_genes_keeps_those_that_scanpy_says() -> None:
+    import anndata as ad
+    import scanpy as sc
+
+    rng = np.random.default_rng(0)
+    counts = sp.csr_matrix(rng.poisson(rng.gamma(0.5, 2, (100, 60))).astype(np.float32))
+    names = np.array([f"g{i}" for i in range(60)], dtype=object)
+    cut = Condition(variable=20).apply(Query(counts, names), seed=3)
+    adata = ad.AnnData(counts.copy(), var={"name": names})
+    sc.pp.normalize_total(adata, target_sum=1e4)
+    sc.pp.log1p(adata)
+    sc.pp.highly_variable_genes(adata, n_top_genes=20, flavor="seurat")
+    kept = adata.var["highly_variable"].to_numpy()
+    assert list(cut.genes) == list(names[kept])
+    np.testing.assert_array_equal(cut.counts.toarray(), counts[:, kept].toarray())
+    assert Condition(variable=2000).name == "2,000 variable genes"
+
+
 def test_populations_are_named_by_the_majority_of_their_own_cells() -> None:
     cells, _ = make_pair(6)
     cells = replace(cells, labels=np.array(["a", "a", "b", "c", "c", "c"], dtype=object))
@@ -156,12 +174,15 @@ def test_the_curves_hold_the_figures_of_their_own_conditions() -> None:
     from benchmarks.curves import curve_of
 
     table = robustness.make_table(*robust_results(), {"toy": 3})
-    shares, means = curve_of(table, "knn", "toy", by_depth=True)
+    shares, means = curve_of(table, "knn", "toy", "depth")
     assert shares == [1.0, 0.5, 0.2, 0.1, 0.05]
     assert means == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5])
-    shares, means = curve_of(table, "knn", "toy", by_depth=False)
+    shares, means = curve_of(table, "knn", "toy", "genes")
     assert shares == [1.0, 0.6, 0.4, 0.2]
     assert means == pytest.approx([0.9, 0.4, 0.3, 0.2])
+    numbers, means = curve_of(table, "knn", "toy", "variable")
+    assert numbers == ["all", "2,000", "1,000", "500"]
+    assert means == pytest.approx([0.9, 0.1, 0.0, -0.1])
 
 
 def transfer_table(scores: dict[str, float]) -> Table:
