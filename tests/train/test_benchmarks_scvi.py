@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.neighbors import kneighbors_graph
 
-from benchmarks import environments, peers_clustering, peers_scvi, scvi_env
+from benchmarks import environments, peers_scvi, scvi_env
 from benchmarks.cache import Cache
 from benchmarks.clustering import make_table
 from benchmarks.datasets import Cells, DataSet
@@ -84,7 +84,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeScvi]:
 
 
 def test_scvi_sees_raw_counts_of_scanpys_variable_genes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers_clustering, "N_HVGS", 25)
+    monkeypatch.setattr(peers_scvi, "N_HVGS", 25)
     cells = make_cells()
     adata = anndata.AnnData(cells.counts.copy())
     sc.pp.normalize_total(adata, target_sum=1e4)
