@@ -99,11 +99,11 @@ def iter_blocks(
 
 
 def iter_csr_blocks(
-    source: Source, where: str, *, block_size: int, threads: int = 1
+    source: Source, where: str, *, block_size: int, threads: int = 1, left_out: NDArray[np.bool_] | None = None
 ) -> Iterator[tuple[int, csr_matrix]]:
     """Yield all cells in order as `(start, rows)`, rows (N, n_genes) float32 with every column of the matrix.
 
-    Parameters and errors are those of `iter_blocks`.
+    Parameters and errors are those of `iter_blocks`; columns that are `left_out` (n_genes,) may hold any values.
     """
     from scipy.sparse import csr_matrix, vstack
 
@@ -111,7 +111,7 @@ def iter_csr_blocks(
     kept: list[csr_matrix] = []
     start = n_kept = 0
     for part in handle.iter_parts(threads=threads):
-        _check_values(source, where, part)
+        _check_values(source, where, part, left_out)
         rows = csr_matrix(part.rows)
         at = 0
         while at < rows.shape[0]:
@@ -129,7 +129,8 @@ def take_logs_back(values: NDArray[np.float32], base: float) -> None:
     """Turn logarithms to a base of 1 + x into x, in place."""
     if base != math.e:
         np.multiply(values, np.float32(math.log(base)), out=values)
-    np.expm1(values, out=values)
+    with np.errstate(over="ignore"):  # counts of antibodies beside logarithms of genes
+        np.expm1(values, out=values)
 
 
 class _Filler:
@@ -141,7 +142,8 @@ class _Filler:
         self._source, self._where, self._log_base = source, where, log_base
         self._n_columns = n_columns
         self._columns = columns
-        self._has_left_out = bool((columns == LEFT_OUT).any())
+        left_out = columns == LEFT_OUT
+        self._left_out = left_out if left_out.any() else None
         # Ranks: the first file column of each output column, then the second, ...: within one rank no two are summed.
         order = np.argsort(columns, kind="stable")
         order = order[columns[order] >= 0]
@@ -152,19 +154,19 @@ class _Filler:
 
     def check(self, part: Part) -> NDArray[np.float32]:
         """Check a part, take its logarithm back in place, and return the (n,) library sizes."""
-        _check_values(self._source, self._where, part)
+        _check_values(self._source, self._where, part, self._left_out)
         rows = part.rows
         if isinstance(rows, np.ndarray):
             if self._log_base is not None:
                 take_logs_back(rows, self._log_base)
-            kept = rows[:, self._columns != LEFT_OUT] if self._has_left_out else rows
+            kept = rows if self._left_out is None else rows[:, ~self._left_out]
             totals: NDArray[np.float32] = kept.sum(axis=1, dtype=np.float64).astype(np.float32)
             return totals
         if self._log_base is not None:
             take_logs_back(rows.data, self._log_base)
         mapped = self._columns[rows.indices]
         data = rows.data
-        if self._has_left_out:
+        if self._left_out is not None:
             data = np.where(mapped == LEFT_OUT, np.float32(0), data)
         library = _row_sums(data, rows.indptr)
         used = np.flatnonzero(mapped >= 0)
@@ -203,13 +205,18 @@ def _row_sums(data: NDArray[np.float32], indptr: NDArray[np.int32]) -> NDArray[n
     return sums
 
 
-def _check_values(source: Source, where: str, part: Part) -> None:
-    """Refuse negative values, NaN and infinity, naming the first."""
+def _check_values(source: Source, where: str, part: Part, left_out: NDArray[np.bool_] | None) -> None:
+    """Refuse negative values, NaN and infinity in columns that are not left out, naming the first."""
     rows = part.rows
     values = rows if isinstance(rows, np.ndarray) else rows.data
     if not values.size or (values.min() >= 0 and values.max() < np.inf):
         return
-    at = int(np.flatnonzero(~((values >= 0) & (values < np.inf)).ravel())[0])
+    is_bad = ~((values >= 0) & (values < np.inf))
+    if left_out is not None:  # antibodies are often centred
+        is_bad &= ~left_out if isinstance(rows, np.ndarray) else ~left_out[rows.indices]
+    if not is_bad.any():
+        return
+    at = int(np.flatnonzero(is_bad)[0])
     if isinstance(rows, np.ndarray):
         row, column = divmod(at, rows.shape[1])
     else:

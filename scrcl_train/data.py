@@ -109,12 +109,12 @@ def read_training_data(
     with H5ad(path) as source:
         report = choose_matrix(source, layer=layer, state=state)
         names, text, obs_names = *_read_genes(source, report.where, gene_column), source.obs_names()
-        genes = np.flatnonzero(~find_other_features(source, report.where))
+        others = find_other_features(source, report.where)
         batch = None if batch_key is None else _read_batch(source, batch_key)
         spots = read_spots(source, section_key=section_key, otherwise="") if spatial else None
-        blocks = iter_csr_blocks(source, report.where, block_size=4096, threads=available_threads())
+        blocks = iter_csr_blocks(source, report.where, block_size=4096, threads=available_threads(), left_out=others)
         counts = sp.vstack([to_counts(rows, report) for _, rows in blocks], format="csr")
-    counts, genes = _sum_namesakes(counts, names, genes)
+    counts, genes = _sum_namesakes(counts, names, np.flatnonzero(~others))
     n_rows, rows = counts.shape[0], _find_cells(counts, f"{path}: {report.where}")
     counts, library, are_counts = _count(counts[rows], report)
     symbols, ids = _gene_identities(names[genes], {key: values[genes] for key, values in text.items()})

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from scrcl_infer.errors import InputError
+from scrcl_infer.errors import InputError, MatrixError
 from scrcl_train.data import TrainingData, add_gene_ids, file_sha256, read_labels, read_training_data
 
 
@@ -44,6 +44,23 @@ def test_counts_are_those_of_anndata_without_empty_cells_and_other_features(h5ad
     assert data.n_rows == stored.n_obs
     assert data.batch is not None
     assert (data.batch == stored.obs["batch"].cat.codes.to_numpy()[rows]).all()
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_values_of_other_features_may_be_anything(h5ad: Path, tmp_path: Path, *, dense: bool) -> None:
+    stored = anndata.read_h5ad(h5ad)
+    centred = stored.X.tolil()
+    centred[:, -1] = np.linspace(-3, 3, stored.n_obs)[:, None]
+    centred[0, -1] = np.nan
+    stored.X = centred.toarray() if dense else centred.tocsr()
+    stored.write_h5ad(tmp_path / "centred.h5ad")
+    data, expected = read_training_data(tmp_path / "centred.h5ad"), read_training_data(h5ad)
+    assert (data.counts != expected.counts).nnz == 0
+    np.testing.assert_array_equal(data.library_size, expected.library_size)
+    stored.X[5, 0] = -1
+    stored.write_h5ad(tmp_path / "wrong.h5ad")
+    with pytest.raises(MatrixError, match=r"-1 for cell .* gene 'SYM0'"):
+        read_training_data(tmp_path / "wrong.h5ad", state="counts", layer="X")
 
 
 def test_symbols_and_ids_are_told_apart_and_versions_dropped(h5ad: Path) -> None:
