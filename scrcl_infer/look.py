@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from scrcl_infer.genes import find_other_features
 from scrcl_infer.multiples import find_units
 from scrcl_infer.source import Source
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 N_WINDOWS = 5
 WINDOW_ROWS = 100
@@ -62,12 +65,8 @@ class Look:
 
 def look_at(source: Source, where: str) -> Look:
     """Look at a sample of one matrix, at its genes alone; nothing is refused here."""
-    handle, genes = source.matrix(where), np.flatnonzero(~find_other_features(source, where))
-    n_cells = handle.shape[0]
-    rows = min(WINDOW_ROWS, n_cells)
-    starts = sorted({int(start) for start in np.linspace(0, n_cells - rows, N_WINDOWS)} if n_cells else set())
-    samples = [(start, handle.read_rows(start, start + rows)) for start in starts]
-    if len(genes) < handle.shape[1]:
+    samples, genes = read_samples(source, where), np.flatnonzero(~find_other_features(source, where))
+    if len(genes) < source.matrix(where).shape[1]:
         samples = [(start, sample[:, genes]) for start, sample in samples]
     values = np.concatenate([sample.data for _, sample in samples] or [np.zeros(0, np.float32)])
     for start, sample in samples:
@@ -81,6 +80,15 @@ def look_at(source: Source, where: str) -> Look:
             found = f"{sample.data[bad[0]]:g} for cell {cell!r} (row {start + row}) and gene {gene!r}; {spread}"
             return Look(where, "bad", 0.0, None, math.e, 0.0, found)
     return _judge(where, values, [_row_values(sample.data, sample.indptr) for _, sample in samples])
+
+
+def read_samples(source: Source, where: str) -> list[tuple[int, csr_matrix]]:
+    """Return a few runs of rows of a matrix, (rows, n_genes) float32 each, and the first row of each."""
+    handle = source.matrix(where)
+    n_cells = handle.shape[0]
+    rows = min(WINDOW_ROWS, n_cells)
+    starts = sorted({int(start) for start in np.linspace(0, n_cells - rows, N_WINDOWS)} if n_cells else set())
+    return [(start, handle.read_rows(start, start + rows)) for start in starts]
 
 
 def _row_values(data: NDArray[np.float32], indptr: NDArray[np.int32]) -> list[NDArray[np.float32]]:

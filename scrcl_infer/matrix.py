@@ -212,13 +212,13 @@ def _choose(looks: list[Look], state: InputState) -> MatrixReport | None:
 def _take_back(look: Look) -> MatrixReport:
     """Read a matrix of logarithms, where no other holds counts."""
     target, base = look.target_sum or TARGET_SUM, look.log_base
-    kind = BASES[base]
+    kind, is_assumed = BASES[base], PART_OF_GENES in look.found
     if look.verdict == "loglike":
         said = (
             f"{look.where} holds {OF_UNKNOWN_SCALE}: taken as {kind} of counts scaled to {target:g} per cell. If they "
             "are no logarithms, say --input-state counts."
         )
     else:
-        assumed = f" ({PART_OF_GENES}: the total is assumed)" if PART_OF_GENES in look.found else ""
+        assumed = f" ({PART_OF_GENES}: the total is assumed)" if is_assumed else ""
         said = f"{look.where} is {kind} of counts scaled to {target:g} per cell{assumed}: taken back."
-    return MatrixReport(look.where, "log1p10k", f"No matrix holds whole numbers; {said}", target, base)
+    return MatrixReport(look.where, "log1p10k", f"No matrix holds whole numbers; {said}", target, base, is_assumed)

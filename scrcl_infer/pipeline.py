@@ -34,7 +34,7 @@ from scrcl_infer.spatial import Spots, doubt_one_section, read_spots, smooth_blo
 from scrcl_infer.strangeness import refer
 from scrcl_infer.tally import Collector, Tally
 from scrcl_infer.target import Target, check_target
-from scrcl_infer.totals import add_count_share, estimate_totals
+from scrcl_infer.totals import estimate_totals, settle_totals
 from scrcl_infer.verify import check_encoder
 from scrcl_infer.vote import NEIGHBORS, Decided, hold_vote
 from scrcl_infer.write import open_sink
@@ -217,7 +217,7 @@ class Model:
                 gene_column=options.gene_column,
                 min_overlap=options.min_overlap,
             )
-            yield Query(source, matrix, add_count_share(genes, matrix, self.manifest), spots)
+            yield Query(source, *settle_totals(source, matrix, genes, self.manifest), spots)
 
     def _stream(
         self, query: Query, options: AssignOptions, tally: Tally, progress: Progress | None = None

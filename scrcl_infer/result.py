@@ -105,6 +105,8 @@ class MatrixReport:
     """Total that each cell was scaled to before the logarithm of 1 + x was taken; None for counts."""
     log_base: float = math.e
     """Base of that logarithm."""
+    total_is_assumed: bool = False
+    """Whether that total is a usual one that fits, as only a part of the genes is there."""
 
 
 @dataclass(frozen=True)

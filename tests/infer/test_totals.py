@@ -31,6 +31,10 @@ SHARE = 0.6
 """Of a cell's counts that the model's genes hold by the tiny bundle's table."""
 
 
+SHALLOW = (20, 200)
+"""Counts of cells of which each shows some gene once, as of single cells."""
+
+
 def trained_on(n_genes: int = N_TRAINED, **changes: object) -> Model:
     bundle = tiny_bundle()
     manifest = replace(bundle.manifest, provenance=replace(bundle.manifest.provenance, n_genes=n_genes))
@@ -38,14 +42,14 @@ def trained_on(n_genes: int = N_TRAINED, **changes: object) -> Model:
     return Model(replace(bundle, manifest=manifest), sha256="", threads=1)
 
 
-def whole_file(n: int = 200, seed: int = 0) -> ad.AnnData:
+def whole_file(n: int = 200, seed: int = 0, *, depth: tuple[float, float] = (200, 4000)) -> ad.AnnData:
     """All 400 genes, of which the model's hold the shares that its table says."""
     rng = np.random.default_rng(seed)
     shares = np.array(tiny_bundle().manifest.genes.count_shares)
     profile = np.concatenate([shares, np.full(N_TRAINED - N_GENES, (1 - SHARE) / (N_TRAINED - N_GENES))])
-    depth = rng.uniform(200, 4000, n)
+    depths = rng.uniform(*depth, n)
     names = [f"GENE{i}" for i in range(N_GENES)] + [f"OTHER{i}" for i in range(N_TRAINED - N_GENES)]
-    counts = rng.poisson(depth[:, None] * profile).astype(np.float32)
+    counts = rng.poisson(depths[:, None] * profile).astype(np.float32)
     return ad.AnnData(
         sp.csr_matrix(counts), obs=pd.DataFrame(index=[f"c{i}" for i in range(n)]), var=pd.DataFrame(index=names)
     )
@@ -113,8 +117,7 @@ def test_the_totals_of_other_files_are_their_own(why: str) -> None:
         adata = adata[:, ::10].copy()
         assert adata.n_vars < N_TRAINED / 3
     elif why == "logarithms":
-        adata.X.data = np.log1p(adata.X.data * np.repeat(1e4 / total(adata), np.diff(adata.X.indptr)))
-        adata = adata[:, :N_GENES].copy()
+        adata = logged(adata, 1e4)[:, :N_GENES].copy()
     elif why == "older bundle":
         model, adata = trained_on(count_shares=()), adata[:, :N_GENES].copy()
     elif why == "trained on as few":
@@ -131,6 +134,42 @@ def test_the_totals_of_other_files_are_their_own(why: str) -> None:
         expected = numpy_forward(random_weights(), counts, total(adata)[:, None])
         full = counts.any(axis=1)
         np.testing.assert_allclose(answers.embedding[full], expected["embedding"][full], atol=1e-5)
+
+
+def logged(adata: ad.AnnData, target: float) -> ad.AnnData:
+    adata = adata.copy()
+    adata.X.data = np.log1p(adata.X.data * np.repeat(target / total(adata), np.diff(adata.X.indptr)))
+    return adata
+
+
+@pytest.mark.parametrize("target", [300.0, 2214.0, 10_000.0, 60_000.0, 1_000_000.0])
+@pytest.mark.parametrize("n_left", [40, 15])
+def test_the_total_of_cut_logarithms_is_found(target: float, n_left: int) -> None:
+    whole = logged(whole_file(depth=SHALLOW), target)
+    cut = whole[:, :n_left].copy()
+    answers = trained_on().assign(cut)
+    matrix = answers.summary.matrix
+    assert matrix.total_is_assumed
+    if target in (1e4, 1e6):
+        assert matrix.target_sum == target
+        assert "is taken for the total" not in matrix.reason
+    else:
+        assert matrix.target_sum == pytest.approx(target, rel=0.1)
+        assert f"{matrix.target_sum:,.0f} is taken for the total" in matrix.reason
+    assert answers.summary.genes.count_share is None
+    if n_left == N_GENES:
+        right = trained_on().assign(whole)
+        assert right.summary.matrix.target_sum == pytest.approx(target, rel=1e-3)
+        np.testing.assert_allclose(answers.embedding, right.embedding, atol=0.05)
+
+
+def test_the_total_of_logarithms_is_left_alone_where_nothing_speaks_against_it() -> None:
+    whole = logged(whole_file(depth=SHALLOW), 2214.0)
+    at_random, older = whole[:, ::10].copy(), trained_on(count_shares=())
+    assert trained_on().assign(at_random, options=AssignOptions(min_overlap=0.0)).summary.matrix.target_sum == 1e4
+    assert older.assign(whole[:, :N_GENES].copy()).summary.matrix.target_sum == 1e4
+    told = AssignOptions(input_state="log1p10k")
+    assert trained_on().assign(whole[:, :N_GENES].copy(), options=told).summary.matrix.target_sum == 1e4
 
 
 @given(st.sets(st.integers(0, N_GENES - 1), min_size=1), st.integers(0, 500))
