@@ -120,8 +120,8 @@ def doubt(
     few = found.weighted_overlap < manifest.genes.warn_overlap
     if not reasons:
         missed = ", ".join(genes.missing_top[:5])
-        text = f"Only {found.weighted_overlap:.0%} of the model's evidence rests on genes of this input: confidences "
-        return [f"{text}are too high. Most missed: {missed}."] if few else []
+        text = f"Only {found.weighted_overlap:.0%} of the model's evidence rests on genes of this input: answers are "
+        return [f"{text}less certain, and more cells unknown. Most missed: {missed}."] if few else []
     if few:
         reasons.append(f"only {found.weighted_overlap:.0%} of the model's evidence rests on the genes of this input")
     return [

@@ -25,6 +25,7 @@ OTHER_FEATURES = frozenset(
     }
 )  # fmt: skip
 """Feature types of 10x and others that are no genes. CELLxGENE keeps biotypes in `feature_type`: those stay."""
+NO_KIND = frozenset({"", "nan", "none", "<na>"})
 ANY_CASE_OVERLAP = 0.9
 """Names in small letters look like a fish's: they are read regardless of case where this much of the evidence is found.
 Mouse symbols, case aside, found .71 to .78 of a human blood model's evidence."""
@@ -100,7 +101,7 @@ def match_genes(
         matched_by=", then ".join(labels) or "nothing",
         n_summed=int((columns >= 0).sum() - found.sum()),
         n_dropped_features=int((~kept).sum()),
-        missing_top=tuple(_label(genes, int(g)) for g in order if not found[g])[:20],
+        missing_top=tuple(label_gene(genes, int(g)) for g in order if not found[g])[:20],
         species=species[1],
         model_species=species[0],
         n_query=int(kept.sum()),
@@ -194,8 +195,8 @@ def find_other_features(source: Source, where: str) -> NDArray[np.bool_]:
         if key in source.var_keys(where):
             kinds = np.array([str(v).strip().lower() for v in source.var_column(key, where).tolist()], dtype=object)
             is_gene = np.array([kind == GENE_EXPRESSION for kind in kinds.tolist()], dtype=bool)
-            if is_gene.any():
-                return ~is_gene
+            if is_gene.any():  # files that were put together may have no kind for some genes
+                return ~is_gene & ~np.isin(kinds, list(NO_KIND))
             return np.array([kind in OTHER_FEATURES for kind in kinds.tolist()], dtype=bool)
     return np.zeros(source.matrix(where).shape[1], dtype=bool)
 
@@ -235,7 +236,8 @@ def _model_species(genes: GeneTable) -> str:
     return genes.species if genes.species != UNKNOWN else guess_species(genes.names)
 
 
-def _label(genes: GeneTable, gene: int) -> str:
+def label_gene(genes: GeneTable, gene: int) -> str:
+    """Return the symbol of a gene of the model, or its name where it has none."""
     return genes.symbols[gene] or genes.names[gene]
 
 

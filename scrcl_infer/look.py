@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrcl_infer.genes import find_other_features
-from scrcl_infer.multiples import find_units
+from scrcl_infer.multiples import Units, find_units
+from scrcl_infer.result import Totals
 from scrcl_infer.source import Source
 
 if TYPE_CHECKING:
@@ -36,11 +37,18 @@ LOG_SPREAD = 8.0
 was taken off, have longer tails."""
 LEAST_TOP, MOSTLY_FRACTIONS = 4.0, 0.1
 """Logarithms of any expression reach the first; fewer of them than the second are whole."""
+MOSTLY_WHOLE = 0.95
+"""Of logarithms to base 2 or 10 of counts many are whole, but not so many."""
 COUNTS_MAXIMUM = 50.0
 """Fractions reach this only where they are no logarithms."""
 TARGET_SUM, PER_MILLION = 10_000.0, 1_000_000.0
 """What cells are usually scaled to; of a part of the genes the first that is not exceeded is taken to be meant."""
 PART_OF_GENES = "only a part of the genes is there"
+OWN_TOTALS = "each cell has a total of its own"
+WHOLE_GENES = 6000
+"""So many genes are no panel and no choice of variable ones: cells have all their counts in them."""
+ONE_COUNT = 1e-3
+"""How far a cell's smallest value may be from 1 where it is one count."""
 OF_UNKNOWN_SCALE = "logarithms of unknown base and total, by their spread"
 Verdict = Literal["counts", "empty", "binary", "log", "loglike", "fractions", "unclear", "bad"]
 
@@ -54,13 +62,14 @@ class Look:
     mean_sum: float
     """Mean total per cell of the stored values."""
     target_sum: float | None
-    """Of a logged matrix: what the cells were scaled to."""
+    """Of a logged matrix: what the cells were scaled to; None where each has a total of its own."""
     log_base: float
     """Of a logged matrix."""
     mean_detected: float
     """Mean number of genes per cell that are above 0."""
     found: str
     """In words: range, share of whole numbers, sums, and where the first offending value is."""
+    totals: Totals = "summed"
 
 
 def look_at(source: Source, where: str) -> Look:
@@ -79,7 +88,8 @@ def look_at(source: Source, where: str) -> Look:
             spread = f"finite values from {finite.min():g} to {finite.max():g}" if finite.size else "no finite value"
             found = f"{sample.data[bad[0]]:g} for cell {cell!r} (row {start + row}) and gene {gene!r}; {spread}"
             return Look(where, "bad", 0.0, None, math.e, 0.0, found)
-    return _judge(where, values, [_row_values(sample.data, sample.indptr) for _, sample in samples])
+    windows = [_row_values(sample.data, sample.indptr) for _, sample in samples]
+    return _judge(where, values, windows, n_genes=len(genes))
 
 
 def read_samples(source: Source, where: str) -> list[tuple[int, csr_matrix]]:
@@ -95,7 +105,7 @@ def _row_values(data: NDArray[np.float32], indptr: NDArray[np.int32]) -> list[ND
     return [data[low:high] for low, high in pairwise(indptr.tolist())]
 
 
-def _judge(where: str, values: NDArray[np.float32], windows: list[list[NDArray[np.float32]]]) -> Look:
+def _judge(where: str, values: NDArray[np.float32], windows: list[list[NDArray[np.float32]]], *, n_genes: int) -> Look:
     """Tell counts from logarithms in finite, non-negative values."""
     rows = [row[row > 0].astype(np.float64) for window in windows for row in window]
     rows = [row for row in rows if len(row)]
@@ -114,22 +124,25 @@ def _judge(where: str, values: NDArray[np.float32], windows: list[list[NDArray[n
     if top < LOG_MAXIMUM:
         totals = _take_back(rows, math.e)
         found += f", sums of expm1 {totals.min():g} to {totals.max():g}"
-    if (logs := _find_base(rows, top)) is not None:
-        base, target, is_part = logs
-        said = f"{found} ({PART_OF_GENES})" if is_part else found
-        return replace(look, verdict="log", target_sum=target, log_base=base, found=said)
+    if whole < MOSTLY_WHOLE and (logs := _find_base(rows, top, n_genes)) is not None:
+        base, target, origin = logs
+        said = {"assumed": f" ({PART_OF_GENES})", "summed": "" if target else f" ({OWN_TOTALS})"}[origin]
+        return replace(look, verdict="log", target_sum=target, log_base=base, found=found + said, totals=origin)
     if LEAST_TOP < top < LOG2_MAXIMUM and whole < MOSTLY_FRACTIONS and top < LOG_SPREAD * np.median(values[values > 0]):
         said = f"{found} ({OF_UNKNOWN_SCALE})"
         fits = _take_back(rows, math.e).max() <= TARGET_SUM * (1 + SUM_TOLERANCE)
         base, target = (math.e, TARGET_SUM) if fits else (2.0, PER_MILLION)
-        return replace(look, verdict="loglike", target_sum=target, log_base=base, found=said)
+        return replace(look, verdict="loglike", target_sum=target, log_base=base, found=said, totals="guessed")
     return replace(look, verdict="fractions" if top > COUNTS_MAXIMUM else "unclear", found=found)
 
 
-def _find_base(rows: list[NDArray[np.float64]], top: float) -> tuple[float, float, bool] | None:
-    """Return base and total of logarithms, and whether only a part of the genes is there; None where nothing shows it.
+def _find_base(
+    rows: list[NDArray[np.float64]], top: float, n_genes: int
+) -> tuple[float, float | None, Literal["summed", "assumed"]] | None:
+    """Return base, total (None: of its own in each cell) and what the total rests on; None where nothing shows it.
 
-    Taken back, the values of all genes come to one total in each cell; those of a part are whole multiples.
+    Taken back, the values of all genes come to one total in each cell, or are counts. Those of a part of the genes, or
+    of cells that were scaled by factors of their own, are whole multiples.
     """
     taken_back = {base: _take_back(rows, base) for base in BASES if top * math.log(base) < LOG_MAXIMUM}
     for base, totals in taken_back.items():
@@ -137,11 +150,16 @@ def _find_base(rows: list[NDArray[np.float64]], top: float) -> tuple[float, floa
         # Cells of one or two genes have the same total for no reason: a signature needs several full ones.
         if len(totals) > 1 and np.abs(totals / middle - 1).max() <= SUM_TOLERANCE:
             usual = [t for t in (TARGET_SUM, PER_MILLION) if abs(middle / t - 1) <= SUM_TOLERANCE]
-            return base, (usual or [middle])[0], False
+            return base, (usual or [middle])[0], "summed"
     for base, totals in taken_back.items():
+        units = _find_units(rows, base)
+        if not units.are_counts:
+            continue
+        if np.median(np.abs(units.unit - 1)) < ONE_COUNT or n_genes >= WHOLE_GENES:
+            return base, None, "summed"
         for total in (TARGET_SUM, PER_MILLION):
-            if totals.max() <= total * (1 + SUM_TOLERANCE) and _are_multiples(rows, base):
-                return base, total, True
+            if totals.max() <= total * (1 + SUM_TOLERANCE):
+                return base, total, "assumed"
     return None
 
 
@@ -150,7 +168,7 @@ def _take_back(rows: list[NDArray[np.float64]], base: float) -> NDArray[np.float
     return np.array([np.expm1(row * math.log(base)).sum() for row in rows])
 
 
-def _are_multiples(rows: list[NDArray[np.float64]], base: float) -> bool:
-    """Whether each cell's values, taken back, are whole multiples of its smallest: those of scaled counts are."""
+def _find_units(rows: list[NDArray[np.float64]], base: float) -> Units:
+    """Look whether each cell's values, taken back, are whole multiples of its smallest: those of scaled counts are."""
     indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-    return find_units(np.expm1(np.concatenate(rows) * math.log(base)), indptr).are_counts
+    return find_units(np.expm1(np.concatenate(rows) * math.log(base)), indptr)

@@ -14,8 +14,8 @@ import numpy as np
 
 from scrcl_infer.blocks import RowBlock, take_logs_back
 from scrcl_infer.errors import MatrixError
-from scrcl_infer.look import BASES, OF_UNKNOWN_SCALE, PART_OF_GENES, TARGET_SUM, Look, look_at
-from scrcl_infer.result import InputState, MatrixReport
+from scrcl_infer.look import BASES, OF_UNKNOWN_SCALE, OWN_TOTALS, PART_OF_GENES, TARGET_SUM, Look, look_at
+from scrcl_infer.result import InputState, MatrixReport, Totals
 from scrcl_infer.source import Source
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ def to_counts(block: csr_matrix, report: MatrixReport) -> csr_matrix: ...
 def to_counts(block: RowBlock | csr_matrix, report: MatrixReport) -> RowBlock | csr_matrix:
     """Return a block of counts and library sizes, whatever was stored.
 
-    A logged matrix gives its values taken back, with the total they were scaled to as library size (0 for empty cells).
+    A logged matrix gives its values taken back, with the total they were scaled to as library size (0 for empty cells),
+    or, where each cell has its own, what they come to: then a block has to be read with `log_base`.
     None is more than that total, which matters only where base and total had to be guessed: the encoder is sure to
     count right up to there.
 
@@ -115,7 +116,7 @@ def to_counts(block: RowBlock | csr_matrix, report: MatrixReport) -> RowBlock | 
     """
     if report.state == "counts":
         return block
-    total = np.float32(report.target_sum or TARGET_SUM)
+    total = np.float32(np.inf if report.target_sum is None else report.target_sum)
     if not isinstance(block, RowBlock):
         rows = block.copy()
         take_logs_back(rows.data, report.log_base)
@@ -125,6 +126,8 @@ def to_counts(block: RowBlock | csr_matrix, report: MatrixReport) -> RowBlock | 
     if not block.inverted:
         counts = counts.copy()
         take_logs_back(counts, report.log_base)
+    if report.target_sum is None:
+        return replace(block, counts=counts, inverted=True)
     np.minimum(counts, total, out=counts)
     library = np.where(block.library_size > 0, total, np.float32(0)).astype(np.float32)
     return replace(block, counts=counts, library_size=library, inverted=True)
@@ -157,7 +160,7 @@ def _choose_whole(looks: list[Look], state: InputState) -> MatrixReport | None:
     if chosen is None or RAW not in by_name or chosen.where == RAW:
         return chosen
     raw, own = by_name[RAW], by_name[chosen.where]
-    is_log = raw.verdict == "log" and PART_OF_GENES not in raw.found
+    is_log = raw.verdict == "log" and raw.totals == "summed"
     if own.mean_detected >= WHOLE * raw.mean_detected or not (is_log or raw.verdict == "counts"):
         return chosen
     whole = _choose([raw], state)
@@ -183,12 +186,14 @@ def _choose(looks: list[Look], state: InputState) -> MatrixReport | None:
             return None
         look = logged[0]
         base, target = math.e, TARGET_SUM
-        if look.verdict == "log":
-            base, target = look.log_base, look.target_sum or TARGET_SUM
+        totals: Totals = "guessed"
+        if look.verdict == "log" and look.target_sum:
+            base, target = look.log_base, look.target_sum
+            totals = "guessed" if look.totals == "assumed" else look.totals
         reason = (
             f"{look.where} is read as {BASES[base]} of counts scaled to {target:g} per cell, as --input-state says."
         )
-        return MatrixReport(look.where, "log1p10k", reason, target, base)
+        return MatrixReport(look.where, "log1p10k", reason, target, base, totals)
     if by["counts"]:
         preferred = [look for look in by["counts"] if look.where in PREFERRED]
         # Velocity files keep counts in parts: the layer with most of them is the whole.
@@ -211,14 +216,15 @@ def _choose(looks: list[Look], state: InputState) -> MatrixReport | None:
 
 def _take_back(look: Look) -> MatrixReport:
     """Read a matrix of logarithms, where no other holds counts."""
-    target, base = look.target_sum or TARGET_SUM, look.log_base
-    kind, is_assumed = BASES[base], PART_OF_GENES in look.found
+    target, base = look.target_sum, look.log_base
+    kind = BASES[base]
     if look.verdict == "loglike":
         said = (
             f"{look.where} holds {OF_UNKNOWN_SCALE}: taken as {kind} of counts scaled to {target:g} per cell. If they "
             "are no logarithms, say --input-state counts."
         )
     else:
-        assumed = f" ({PART_OF_GENES}: the total is assumed)" if is_assumed else ""
-        said = f"{look.where} is {kind} of counts scaled to {target:g} per cell{assumed}: taken back."
-    return MatrixReport(look.where, "log1p10k", f"No matrix holds whole numbers; {said}", target, base, is_assumed)
+        assumed = f" ({PART_OF_GENES}: the total is assumed)" if look.totals == "assumed" else ""
+        scaled = f"scaled to {target:g} per cell{assumed}" if target else f"({OWN_TOTALS})"
+        said = f"{look.where} is {kind} of counts {scaled}: taken back."
+    return MatrixReport(look.where, "log1p10k", f"No matrix holds whole numbers; {said}", target, base, look.totals)

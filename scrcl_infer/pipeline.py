@@ -2,8 +2,8 @@
 
 ::
 
-    query ── open_source ── choose_matrix ── match_genes ── iter_blocks ─┬─ Encoder.run ── decide ─┬─ sink
-                                                                         └──── one block held ─────┘
+    open_query ── iter_counts ─┬─ Encoder.run ── decide ─┬─ sink
+                               └──── one block held ─────┘
 
 A spatial bundle's blocks are held together once, to be smoothed over each section's spots, before they are encoded.
 With a vote, the answers (not the counts) wait until the last cell is decided.
@@ -12,29 +12,24 @@ With a vote, the answers (not the counts) wait until the last cell is decided.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from scrcl_infer.assign import compute_type_posterior, decide
 from scrcl_infer.blocks import RowBlock
 from scrcl_infer.bundle import bundle_sha256, read_bundle
 from scrcl_infer.contract import Bundle
 from scrcl_infer.encoder import Encoder, available_threads
-from scrcl_infer.errors import InputError
 from scrcl_infer.explain import DrivingGenes
-from scrcl_infer.genes import GeneMatch, match_genes
-from scrcl_infer.h5ad import Source, iter_blocks, open_source
-from scrcl_infer.matrix import choose_matrix, to_counts
+from scrcl_infer.missing import count_detected, ignore_stand_ins
+from scrcl_infer.query import Query, iter_counts, open_query
 from scrcl_infer.result import AssignedBlock, Assignment, AssignOptions, GeneReport, MatrixReport, Summary
-from scrcl_infer.spatial import Spots, doubt_one_section, read_spots, smooth_blocks
+from scrcl_infer.spatial import doubt_one_section
 from scrcl_infer.strangeness import refer
 from scrcl_infer.tally import Collector, Tally
 from scrcl_infer.target import Target, check_target
-from scrcl_infer.totals import estimate_totals, settle_totals
 from scrcl_infer.verify import check_encoder
 from scrcl_infer.vote import NEIGHBORS, Decided, hold_vote
 from scrcl_infer.write import open_sink
@@ -45,17 +40,6 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """Called after each block with the cells done and the cells there are."""
 DEFAULTS = AssignOptions()
-
-
-@dataclass(frozen=True)
-class Query:
-    """An open input, with the matrix to read and the columns to take from it."""
-
-    source: Source
-    matrix: MatrixReport
-    genes: GeneMatch
-    spots: Spots | None = None
-    """Where the spots lie; for spatial bundles only."""
 
 
 class Model:
@@ -199,25 +183,8 @@ class Model:
             "cell_types": [cell_type.name for cell_type in self.manifest.cell_types],
         }
 
-    @contextmanager
-    def _open(self, data: Path | str | AnnData, options: AssignOptions) -> Iterator[Query]:
-        if self.manifest.spatial is None and options.section is not None:
-            msg = (
-                f"Bundle '{self.manifest.name}' answers for each cell on its own and knows no sections. "
-                "Leave out --section, or name a bundle trained with --spatial."
-            )
-            raise InputError(msg)
-        with open_source(data) as source:
-            spots = None if self.manifest.spatial is None else read_spots(source, section_key=options.section)
-            matrix = choose_matrix(source, layer=options.layer, state=options.input_state)
-            genes = match_genes(
-                source,
-                matrix.where,
-                self.manifest.genes,
-                gene_column=options.gene_column,
-                min_overlap=options.min_overlap,
-            )
-            yield Query(source, *settle_totals(source, matrix, genes, self.manifest), spots)
+    def _open(self, data: Path | str | AnnData, options: AssignOptions) -> AbstractContextManager[Query]:
+        return open_query(data, self.bundle, options)
 
     def _stream(
         self, query: Query, options: AssignOptions, tally: Tally, progress: Progress | None = None
@@ -244,28 +211,16 @@ class Model:
         reference = None if rejection is None else refer(rejection, query.genes.found)
         for block in self._counts(query, options):
             output = encoder.run(block.counts, block.library_size)
-            n_detected = np.count_nonzero(block.counts, axis=1)
+            output = ignore_stand_ins(output, block.counts, query.stand_ins)
+            n_detected = count_detected(block.counts, query.stand_ins)
             answers = decide(output, n_detected, self.manifest, reference, reject=options.reject, start=block.start)
             yield block, answers, compute_type_posterior(output.log_posterior, output.log_type_posterior, self.manifest)
             if progress is not None:
                 progress(block.start + len(n_detected), query.source.n_cells)
 
     def _counts(self, query: Query, options: AssignOptions) -> Iterator[RowBlock]:
-        """Yield raw counts of the model's genes, smoothed over the spots for a spatial bundle."""
-        stored = iter_blocks(
-            query.source,
-            query.matrix.where,
-            block_size=options.block_size,
-            columns=query.genes.columns,
-            n_columns=len(self.manifest.genes.names),
-            threads=self.count_threads(options),
-            log_base=None if query.matrix.state == "counts" else query.matrix.log_base,
-        )
-        blocks = estimate_totals((to_counts(block, query.matrix) for block in stored), query.genes.report.count_share)
-        if query.spots is not None and (spec := self.manifest.spatial) is not None:
-            genes, target = len(self.manifest.genes.names), self.manifest.encoder.target_sum
-            blocks = smooth_blocks(blocks, query.spots, spec, target_sum=target, n_genes=genes)
-        return blocks
+        threads = self.count_threads(options)
+        return iter_counts(query, self.manifest, block_size=options.block_size, threads=threads)
 
     def _encoder(self, threads: int) -> Encoder:
         if threads not in self._encoders:

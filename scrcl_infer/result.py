@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scrcl_infer.contract import UNKNOWN
+from scrcl_infer.errors import InputError
 
 InputState = Literal["auto", "counts", "log1p10k"]
 """What the matrix holds: raw counts, or log1p of counts per ten thousand; 'auto' looks."""
+Totals = Literal["summed", "assumed", "guessed"]
+"""'summed': from its values. 'assumed': logarithms of a part of the genes, taken to have been scaled to a usual total
+that fits. 'guessed': the base of the logarithms, too, is a usual one that fits."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,24 @@ class AssignOptions:
     """None takes the CPUs that this process may use."""
     block_size: int = 2048
     """Cells held in memory at a time; the answer does not depend on it."""
+
+    def __post_init__(self) -> None:
+        """Refuse what means nothing (InputError)."""
+        wrong = {
+            "input_state": self.input_state not in get_args(InputState),
+            "min_overlap": self.min_overlap is not None and not 0 <= self.min_overlap <= 1,
+            "threads": self.threads is not None and self.threads < 1,
+            "block_size": self.block_size < 1,
+        }
+        expected = {
+            "input_state": f"one of {', '.join(get_args(InputState))}",
+            "min_overlap": "a share from 0 to 1",
+            "threads": "1 or more, or None",
+            "block_size": "1 or more",
+        }
+        for name in (name for name, is_wrong in wrong.items() if is_wrong):
+            msg = f"{name} is {getattr(self, name)!r}, expected {expected[name]}."
+            raise InputError(msg)
 
 
 @dataclass(frozen=True)
@@ -90,6 +112,8 @@ class GeneReport:
     count_share: float | None = None
     """Share of a cell's counts that the genes found usually hold, where totals are estimated from it; None where the
     query's own totals are used."""
+    stand_ins: tuple[str, ...] = ()
+    """The missing genes that nearly every cell has, for which their usual share stands in."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +126,11 @@ class MatrixReport:
     reason: str
     """One sentence for the user."""
     target_sum: float | None = None
-    """Total that each cell was scaled to before the logarithm of 1 + x was taken; None for counts."""
+    """Total that each cell was scaled to before the logarithm of 1 + x was taken; None where each has its own."""
     log_base: float = math.e
     """Base of that logarithm."""
-    total_is_assumed: bool = False
-    """Whether that total is a usual one that fits, as only a part of the genes is there."""
+    totals: Totals = "summed"
+    """Where a cell's total over all genes comes from."""
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,7 @@ def test_show_as_json(shell: Shell) -> None:
     origin = data["provenance"]
     assert (data.pop("levels"), origin.pop("marker_table"), origin.pop("renamed_from")) == ([], "", "")
     assert data["calibration"].pop("hidden_auroc") is data["calibration"].pop("accuracy") is None
+    assert data["genes"].pop("count_shares") == []
     assert data == released
 
 

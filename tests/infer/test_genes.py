@@ -122,6 +122,11 @@ def test_other_features_are_left_out() -> None:
         assert not got.found[1]
 
 
+def test_genes_without_a_kind_are_genes() -> None:
+    kinds = ["Gene Expression", None, float("nan"), "Antibody Capture"]
+    assert match(["CD3E", "MS4A1", "LYZ", "CD4"], var={"feature_types": kinds}).columns.tolist() == [0, 1, 3, -2]
+
+
 def test_biotypes_are_no_other_features() -> None:
     got = match(["CD3E", "MS4A1"], var={"feature_type": ["protein_coding", "lncRNA"]})
     assert got.columns.tolist() == [0, 1]

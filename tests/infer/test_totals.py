@@ -19,10 +19,11 @@ from scrcl_infer import apply_assignment, load
 from scrcl_infer.blocks import RowBlock
 from scrcl_infer.bundle import write_bundle
 from scrcl_infer.cli import app
+from scrcl_infer.genes import GeneMatch
 from scrcl_infer.pipeline import Model
-from scrcl_infer.result import AssignOptions
+from scrcl_infer.result import AssignOptions, GeneReport
 from scrcl_infer.target import Target
-from scrcl_infer.totals import estimate_totals, find_count_share
+from scrcl_infer.totals import are_chosen, estimate_totals, sum_shares
 from tests.make_bundle import numpy_forward, random_weights, tiny_bundle
 
 N_GENES, N_TRAINED = 40, 400
@@ -64,7 +65,7 @@ def test_estimated_totals_are_those_of_the_whole_file() -> None:
     for chosen in (slice(0, 40), slice(0, 12), slice(20, 40)):
         cut = whole[:, chosen].copy()
         found = np.isin([f"GENE{i}" for i in range(N_GENES)], cut.var_names)
-        share = find_count_share(model.manifest, found, cut.n_vars)
+        share = sum_shares(model.manifest, found)
         assert share == pytest.approx(sum(np.array(model.manifest.genes.count_shares)[found]))
         rows = RowBlock(0, cut.X.toarray(), total(cut)[:, None])
         (block,) = estimate_totals(iter([rows]), share)
@@ -88,7 +89,7 @@ def test_a_cut_file_is_answered_with_the_estimated_totals() -> None:
     assert answers.cell_type[7] == "unknown"
     assert answers.summary.genes.count_share == pytest.approx(share)
     (warning,) = (text for text in answers.summary.warnings if "total is estimated" in text)
-    assert "30 genes where the training data held 400" in warning
+    assert "holds 30 genes, the training data held 400" in warning
     assert f"{share:.1%}" in warning
     halves = [trained_on().assign(cut[rows].copy()) for rows in (slice(0, 77), slice(77, None))]
     np.testing.assert_array_equal(np.concatenate([half.embedding for half in halves]), answers.embedding)
@@ -149,7 +150,7 @@ def test_the_total_of_cut_logarithms_is_found(target: float, n_left: int) -> Non
     cut = whole[:, :n_left].copy()
     answers = trained_on().assign(cut)
     matrix = answers.summary.matrix
-    assert matrix.total_is_assumed
+    assert matrix.totals == "assumed"
     if target in (1e4, 1e6):
         assert matrix.target_sum == target
         assert "is taken for the total" not in matrix.reason
@@ -163,6 +164,33 @@ def test_the_total_of_cut_logarithms_is_found(target: float, n_left: int) -> Non
         np.testing.assert_allclose(answers.embedding, right.embedding, atol=0.05)
 
 
+@pytest.mark.parametrize("n_left", [40, 15])
+def test_logarithms_of_counts_and_those_scaled_once_cut_are_taken_as_counts_are(n_left: int) -> None:
+    counts = whole_file(depth=SHALLOW)[:, :n_left].copy()
+    counts = counts[total(counts) > 0].copy()
+    expected = trained_on().assign(counts)
+    unscaled, rescaled = counts.copy(), logged(counts, 1e4)
+    unscaled.X.data = np.log1p(unscaled.X.data)
+    for adata in (unscaled, rescaled):
+        answers = trained_on().assign(adata)
+        assert answers.summary.matrix.totals == "summed"
+        assert answers.summary.genes.count_share == expected.summary.genes.count_share
+        np.testing.assert_allclose(answers.embedding, expected.embedding, atol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [0.4, 1.0, 30.0])
+def test_whole_cells_scaled_by_factors_of_their_own_are_taken_as_counts_are(factor: float) -> None:
+    """As by size factors of pools, or by totals without the genes that are expressed most."""
+    counts = whole_file(depth=SHALLOW)
+    adata = counts.copy()
+    factors = factor * np.random.default_rng(1).uniform(6_000, 14_000, adata.n_obs) / total(adata)
+    adata.X.data = np.log1p(adata.X.data * np.repeat(factors, np.diff(adata.X.indptr)))
+    answers = trained_on().assign(adata)
+    assert answers.summary.matrix.target_sum is None
+    assert answers.summary.matrix.totals == "summed"
+    np.testing.assert_allclose(answers.embedding, trained_on().assign(counts).embedding, atol=1e-4)
+
+
 def test_the_total_of_logarithms_is_left_alone_where_nothing_speaks_against_it() -> None:
     whole = logged(whole_file(depth=SHALLOW), 2214.0)
     at_random, older = whole[:, ::10].copy(), trained_on(count_shares=())
@@ -174,16 +202,15 @@ def test_the_total_of_logarithms_is_left_alone_where_nothing_speaks_against_it()
 
 @given(st.sets(st.integers(0, N_GENES - 1), min_size=1), st.integers(0, 500))
 @settings(max_examples=100, deadline=None)
-def test_the_share_is_that_of_the_genes_found_or_none(genes: set[int], n_others: int) -> None:
+def test_genes_are_chosen_where_few_are_left_and_many_of_them_the_models(genes: set[int], n_others: int) -> None:
     manifest = trained_on().manifest
-    found = np.isin(np.arange(N_GENES), list(genes))
-    share = find_count_share(manifest, found, len(genes) + n_others)
-    n_query = len(genes) + n_others
-    is_estimated = n_query < N_TRAINED / 3 and len(genes) / N_GENES >= 1.5 * n_query / N_TRAINED
-    assert (share is not None) == is_estimated
-    if share is not None:
-        assert share == pytest.approx(sum(manifest.genes.count_shares[g] for g in genes))
-        assert 0 < share <= 1
+    found, n_query = np.isin(np.arange(N_GENES), list(genes)), len(genes) + n_others
+    report = GeneReport(N_GENES, len(genes), 1.0, "", 0, 0, (), n_query=n_query)
+    expected = n_query < N_TRAINED / 3 and len(genes) / N_GENES >= 1.5 * n_query / N_TRAINED
+    assert are_chosen(manifest, GeneMatch(np.zeros(0, np.int32), found, report)) == expected
+    share = sum_shares(manifest, found)
+    assert share == pytest.approx(sum(manifest.genes.count_shares[g] for g in genes))
+    assert 0 < share <= 1
 
 
 def test_it_is_said_wherever_answers_go(tmp_path: Path) -> None:
