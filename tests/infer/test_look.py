@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from scrcl_infer import look
 from scrcl_infer.errors import MatrixError
 from scrcl_infer.h5ad import iter_csr_blocks, open_source
 from scrcl_infer.matrix import choose_matrix, to_counts
@@ -42,6 +43,24 @@ def test_log1p_of_a_part_of_the_genes() -> None:
     report = choose(LOGGED[:, :90])
     assert (report.state, report.target_sum) == ("log1p10k", 1e4)
     assert "assumed" in report.reason
+
+
+@pytest.mark.parametrize("base", [math.e, 2.0, 10.0])
+def test_logarithms_of_counts_have_totals_of_their_own(base: float) -> None:
+    report = choose((np.log1p(COUNTS) / np.log(base)).astype(np.float32))
+    assert (report.state, report.target_sum, report.totals) == ("log1p10k", None, "summed")
+    assert report.log_base == base
+    assert "total of its own" in report.reason
+
+
+def test_cells_scaled_by_factors_of_their_own_are_told_where_all_genes_are_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    factors = np.random.default_rng(0).uniform(3, 9, (N, 1)).astype(np.float32)
+    assert choose(np.log1p(COUNTS * factors)).totals == "assumed"
+    monkeypatch.setattr(look, "WHOLE_GENES", G)
+    report = choose(np.log1p(COUNTS * factors))
+    assert (report.state, report.target_sum, report.totals) == ("log1p10k", None, "summed")
 
 
 @pytest.mark.parametrize(("base", "target"), [(2, 1e4), (math.e, 1e6), (2, 1e6)])

@@ -63,6 +63,18 @@ def test_values_of_other_features_may_be_anything(h5ad: Path, tmp_path: Path, *,
         read_training_data(tmp_path / "wrong.h5ad", state="counts", layer="X")
 
 
+@pytest.mark.parametrize("base", [np.e, 2.0])
+def test_logarithms_of_counts_are_counts(simulated: AnnData, tmp_path: Path, base: float) -> None:
+    adata = simulated.copy()
+    adata.X.data = (np.log1p(adata.X.data) / np.log(base)).astype(np.float32)
+    adata.write_h5ad(tmp_path / "logged.h5ad")
+    data = read_training_data(tmp_path / "logged.h5ad")
+    assert data.are_counts
+    assert data.matrix.target_sum is None
+    np.testing.assert_allclose(data.counts.toarray(), simulated.X.toarray(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(data.library_size, np.asarray(simulated.X.sum(axis=1)).ravel(), rtol=1e-4)
+
+
 def test_symbols_and_ids_are_told_apart_and_versions_dropped(h5ad: Path) -> None:
     data = read_training_data(h5ad)
     assert data.symbols[:2] == ("SYM0", "SYM1")
