@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from scrcl_infer.columns import CONFIDENCE, ONTOLOGY_COLUMN, STRANGENESS
 from scrcl_infer.contract import UNKNOWN
+from scrcl_infer.earlier import COLUMNS_KEY, drop_stale
 from scrcl_infer.errors import InputError
 from scrcl_infer.result import Assignment, Summary
 from scrcl_infer.target import DEFAULT_PREFIX, SLOTS, STDOUT, Target
@@ -23,6 +24,8 @@ def apply_assignment(
     adata: AnnData, answers: Assignment, *, obs_prefix: str = DEFAULT_PREFIX, ontology: bool = False
 ) -> None:
     """Add answers to the AnnData that they were given for: `obs` columns, `obsm` matrices and `uns['scrcl']`.
+
+    Columns that an earlier run wrote under the same prefix, e.g. of another model's levels, are removed.
 
     Parameters
     ----------
@@ -66,6 +69,7 @@ def apply_assignment(
     if ontology and answers.ontology_id is not None:
         adata.obs[ONTOLOGY_COLUMN] = _categorical(answers.ontology_id)
         written.append(ONTOLOGY_COLUMN)
+    drop_stale(adata, written, prefix=obs_prefix)
     adata.obsm[SLOTS.embedding] = answers.embedding
     adata.obsm[SLOTS.map] = answers.map
     adata.uns[SLOTS.uns] = _describe(answers.summary, written)
@@ -84,7 +88,7 @@ def _describe(summary: Summary, written: list[str]) -> dict[str, object]:
         "n_unknown": summary.n_unknown,
         **asdict(summary.rejection),
         **({"vote": True, "vote_neighbors": vote["n_neighbors"]} if vote else {}),
-        "obs_columns": written,
+        COLUMNS_KEY: written,
     }
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from scrcl_infer.atomic import HiddenFile, output_errors
 from scrcl_infer.columns import ONTOLOGY_COLUMN, TextColumn
+from scrcl_infer.earlier import COLUMNS_KEY, TRAINED_KEY, find_stale
 from scrcl_infer.errors import OutputError
 from scrcl_infer.result import AssignedBlock
 from scrcl_infer.target import SLOTS, Labels, Target, encode
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
     from scrcl_infer.h5ad import Source
 
-COLUMNS_KEY = "obs_columns"
-"""In `uns['scrcl']`: the obs columns that were written, so that a later run may replace them."""
 NO_RESERVING = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 """What file systems answer that cannot reserve space."""
 SLACK = 1 << 20
@@ -191,17 +190,14 @@ def _make_room(file: h5py.File, obs: h5py.Group, columns: tuple[str, ...], targe
     """Remove what an earlier run wrote under the same names or prefix, and list the columns in `obs`."""
     from h5py import string_dtype
 
-    written_before = set(_read_strings(file["uns"], f"{SLOTS.uns}/{COLUMNS_KEY}"))
-    # Levels and ids of an earlier model beside the types of this one would contradict them.
-    stale = [
-        column
-        for column in sorted(written_before - set(columns))
-        if column in obs and (column.startswith(target.obs_prefix) or column == ONTOLOGY_COLUMN)
-    ]
+    written_before = _read_strings(file["uns"], f"{SLOTS.uns}/{COLUMNS_KEY}")
+    stale = [column for column in find_stale(written_before, columns, target.obs_prefix) if column in obs]
     present = [column for column in columns if column in obs]
     slots = [("obsm", SLOTS.embedding), ("obsm", SLOTS.map), ("uns", SLOTS.uns)]
-    foreign = [f"obs['{column}']" for column in present if column not in written_before]
-    if not written_before:
+    # Answers can be had again in no time, but what training found cannot.
+    free = () if f"{SLOTS.uns}/{TRAINED_KEY}" in file["uns"] else written_before
+    foreign = [f"obs['{column}']" for column in present if column not in free]
+    if not free:
         foreign += [f"{group}['{key}']" for group, key in slots if key in file[group]]
     if foreign and not target.force:
         ids = " (or leave out --ontology)" if f"obs['{ONTOLOGY_COLUMN}']" in foreign else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import numpy as np
 from scrcl_infer.assign import type_of_population
 from scrcl_infer.atomic import HiddenFile, output_errors
 from scrcl_infer.contract import UNKNOWN
+from scrcl_infer.earlier import COLUMNS_KEY, TRAINED_KEY, drop_stale
 from scrcl_infer.target import DEFAULT_PREFIX, SLOTS
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from scrcl_infer.contract import Manifest
     from scrcl_infer.result import InputState
 
+logger = logging.getLogger(__name__)
 POPULATION = f"{DEFAULT_PREFIX}population"
 CELL_TYPE = f"{DEFAULT_PREFIX}cell_type"
 
@@ -50,6 +53,8 @@ def write_training_h5ad(
 ) -> None:
     """Write a copy of `source` with `obs` population, type and levels, `obsm` embedding and map, and `uns['scrcl']`.
 
+    Columns that an earlier run wrote, e.g. the confidences of another model's answers, are left out.
+
     Types are what the new model answers for its training cells: by its type head, else by their populations.
 
     A row that was not trained on, because it holds no counts, is 'unknown' with an embedding of zeros and no place on
@@ -74,7 +79,10 @@ def write_training_h5ad(
     import pandas as pd
 
     adata = ad.read_h5ad(source)
-    for key, (values, codes) in _named_columns(answers, manifest).items():
+    columns = _named_columns(answers, manifest)
+    if stale := drop_stale(adata, columns):
+        logger.warning("%s leaves out what an earlier run wrote: %s.", target, ", ".join(f"obs/{key}" for key in stale))
+    for key, (values, codes) in columns.items():
         column = np.full(adata.n_obs, UNKNOWN, dtype=object)
         column[answers.rows] = np.array(values, dtype=object)[codes]
         occurring = set(column)
@@ -86,11 +94,12 @@ def write_training_h5ad(
         adata.obsm[key] = full
     adata.uns[SLOTS.uns] = {
         "model": manifest.name,
-        "preset": manifest.provenance.preset,
+        TRAINED_KEY: manifest.provenance.preset,
         "seed": manifest.provenance.seed,
         "matrix": matrix[0],
         "input_state": matrix[1],
         "cell_types": [cell_type.name for cell_type in manifest.cell_types],
+        COLUMNS_KEY: list(columns),
     }
     with HiddenFile(target, force=force) as hidden, output_errors(target):
         adata.write_h5ad(hidden.path, compression="gzip")
