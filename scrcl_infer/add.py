@@ -76,13 +76,17 @@ def apply_assignment(
 
 
 def _describe(summary: Summary, written: list[str]) -> dict[str, object]:
-    """Return how the answers came about, and the columns of `obs` that hold them."""
+    """Return how the answers came about, as `Model.describe` does, and the columns of `obs` that hold them."""
     model, vote = summary.extra.get("model", {}), summary.extra.get("vote")
     return {
         "model": model.get("name", UNKNOWN),
         "model_sha256": model.get("sha256", UNKNOWN),
+        "model_created_by": model.get("created_by", UNKNOWN),
         "matrix": summary.matrix.where,
         "matrix_state": summary.matrix.state,
+        "genes_matched_by": summary.genes.matched_by,
+        "n_genes_found": summary.genes.n_found,
+        "n_genes_model": summary.genes.n_model,
         "gene_overlap": summary.genes.weighted_overlap,
         **({} if summary.genes.count_share is None else {"count_share": summary.genes.count_share}),
         "n_unknown": summary.n_unknown,
