@@ -17,8 +17,8 @@ from scrcl_infer.atomic import output_errors
 from scrcl_infer.bundle import read_bundle
 from scrcl_infer.catalog import find_bundle
 from scrcl_infer.contract import Bundle, Population
-from scrcl_infer.errors import InputError, OutputError
-from scrcl_infer.target import SLOTS
+from scrcl_infer.errors import OutputError
+from scrcl_train.found import EMBEDDING, MAP, check_same_run, read_run
 from scrcl_train.write import CELL_TYPE, POPULATION
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-EMBEDDING, MAP = SLOTS.embedding, SLOTS.map
-TARGET_SUM = 10_000.0
 N_TABLE_MARKERS = 200
 """Markers of each population that the table lists."""
 N_FIGURE_MARKERS = 5
@@ -119,77 +117,6 @@ def write_biology(
         mean_overlap=float(means["n_shared"]),
         mean_chance=float(means["expected"]),
     )
-
-
-def read_run(path: Path, gene_column: str | None = None) -> AnnData:
-    """Read what a training run wrote.
-
-    Returns
-    -------
-    AnnData
-        X (n, g) float32 CSR log1p of counts per ten thousand, genes with counts in three or more cells; obs
-        `scrcl_population` and `scrcl_cell_type` (categorical); obsm `X_scrcl` and, where there, `X_scrcl_map`.
-
-    Raises
-    ------
-    InputError
-        A column or the embedding is not there.
-    """
-    import anndata
-    import pandas as pd
-
-    from scrcl_train.data import read_training_data
-    from scrcl_train.figures import order_names
-
-    stored = anndata.read_h5ad(path, backed="r")
-    try:
-        about = stored.uns.get(SLOTS.uns, {})
-        layer, state = about.get("matrix"), about.get("input_state", "auto")
-        data = read_training_data(path, layer=layer, state=state, gene_column=gene_column)
-        if POPULATION not in stored.obs or EMBEDDING not in stored.obsm:
-            msg = (
-                f"{path} has no obs['{POPULATION}'] or no obsm['{EMBEDDING}']. Pass the file that "
-                "`scrcl-train ... --write-h5ad FILE` wrote."
-            )
-            raise InputError(msg)
-        frame, maps, rows = stored.obs, stored.obsm, data.rows  # cells without counts have no population
-        obs = {name: frame[name].astype(str).to_numpy()[rows] for name in (POPULATION, CELL_TYPE) if name in frame}
-        places = {name: np.asarray(maps[name], np.float32)[rows] for name in (EMBEDDING, MAP) if name in maps}
-        cells = frame.index[rows].astype(str)
-    finally:
-        stored.file.close()
-    expression = data.counts.copy()
-    scale = (TARGET_SUM / np.maximum(data.library_size, 1)).astype(np.float32)
-    expression.data = np.log1p(expression.data * np.repeat(scale, np.diff(expression.indptr)))
-    keep = expression.getnnz(axis=0) >= 3
-    adata = anndata.AnnData(expression[:, keep], obs=pd.DataFrame(obs, index=cells), obsm=places)
-    adata.var_names = np.asarray(data.gene_names, dtype=object)[keep].astype(str)
-    adata.var_names_make_unique()
-    for name, values in obs.items():
-        adata.obs[name] = pd.Categorical(values, categories=order_names(set(values)))
-    # scanpy asks for this note before it believes that the values are logarithms.
-    adata.uns["log1p"] = {}
-    return adata
-
-
-def check_same_run(adata: AnnData, bundle: Bundle, path: Path) -> None:
-    """Refuse a file and a bundle of different runs.
-
-    Raises
-    ------
-    InputError
-        A population of the file is not in the bundle, or none of the bundle's genes is in the file.
-    """
-    names = {population.name for population in bundle.manifest.populations}
-    unknown = sorted(set(adata.obs[POPULATION].cat.categories) - names)
-    shared = set(bundle.manifest.genes.names) & set(adata.var_names)
-    if unknown or not shared:
-        msg = (
-            f"{path} and the bundle '{bundle.manifest.name}' are not of the same run: populations only in the file: "
-            f"{unknown[:5]}; genes in both: {len(shared)} of {len(bundle.manifest.genes.names)}. "
-            "Pass the file and the bundle that one `scrcl-train` wrote, and the --gene-column it was given."
-        )
-        raise InputError(msg)
 
 
 def write_tables_and_genes(adata: AnnData, bundle: Bundle, folder: Path, *, seed: int = 0) -> pd.DataFrame:

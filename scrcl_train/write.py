@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 POPULATION = f"{DEFAULT_PREFIX}population"
 CELL_TYPE = f"{DEFAULT_PREFIX}cell_type"
+DATA_KEY = "data_sha256"
+"""In `uns['scrcl']`: checksum of the file trained on."""
+CELLS_KEY = "population_cells"
+"""In `uns['scrcl']`: cells of each population, by which the bundle of the same run is known, whatever its name."""
 
 
 @dataclass(frozen=True)
@@ -92,18 +96,25 @@ def write_training_h5ad(
         full = np.full((adata.n_obs, found.shape[1]), empty, dtype=np.float32)
         full[answers.rows] = found
         adata.obsm[key] = full
-    adata.uns[SLOTS.uns] = {
+    adata.uns[SLOTS.uns] = _describe(manifest, matrix, list(columns))
+    with HiddenFile(target, force=force) as hidden, output_errors(target):
+        adata.write_h5ad(hidden.path, compression="gzip")
+        hidden.commit()
+
+
+def _describe(manifest: Manifest, matrix: tuple[str, InputState], columns: list[str]) -> dict[str, object]:
+    """Return what was trained on and how, and the columns of `obs` that hold what was found."""
+    return {
         "model": manifest.name,
         TRAINED_KEY: manifest.provenance.preset,
         "seed": manifest.provenance.seed,
         "matrix": matrix[0],
         "input_state": matrix[1],
         "cell_types": [cell_type.name for cell_type in manifest.cell_types],
-        COLUMNS_KEY: list(columns),
+        DATA_KEY: manifest.provenance.data_sha256,
+        CELLS_KEY: {population.name: population.n_cells for population in manifest.populations},
+        COLUMNS_KEY: columns,
     }
-    with HiddenFile(target, force=force) as hidden, output_errors(target):
-        adata.write_h5ad(hidden.path, compression="gzip")
-        hidden.commit()
 
 
 def _named_columns(
