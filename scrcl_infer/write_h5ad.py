@@ -18,10 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrcl_infer.atomic import HiddenFile, output_errors
-from scrcl_infer.columns import ONTOLOGY_COLUMN, TextColumn
-from scrcl_infer.earlier import COLUMNS_KEY, TRAINED_KEY, find_stale
+from scrcl_infer.columns import TextColumn
+from scrcl_infer.earlier import COLUMNS_KEY
 from scrcl_infer.errors import OutputError
+from scrcl_infer.frames import text
 from scrcl_infer.result import AssignedBlock
+from scrcl_infer.room import check_layout, find_replaced
 from scrcl_infer.target import SLOTS, Labels, Target, encode
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ class H5adSink:
             self.file = h5py.File(hidden.path, "r+", locking=False)
         try:
             with output_errors(self.path):
-                obs = _check_layout(self.file)
+                obs = _open_parts(self.file)
                 self.warnings = _make_room(self.file, obs, self.columns, target)
                 n = source.n_cells
                 self.categoricals = {
@@ -114,8 +116,8 @@ class H5adSink:
     def finish(self, about: Mapping[str, object]) -> None:
         """Complete the file; `about` becomes `uns['scrcl']`."""
         with output_errors(self.path):
-            text = [place for _, place in self.further if isinstance(place, _Categorical)]
-            for categorical in (*self.categoricals.values(), *text):
+            further = [place for _, place in self.further if isinstance(place, _Categorical)]
+            for categorical in (*self.categoricals.values(), *further):
                 categorical.finish()
             _write_mapping(self.file["uns"], SLOTS.uns, {**about, COLUMNS_KEY: list(self.columns)})
             self.file.close()
@@ -167,19 +169,9 @@ def _reserve(path: Path, n_bytes: int) -> None:
                 raise
 
 
-def _check_layout(file: h5py.File) -> h5py.Group:
+def _open_parts(file: h5py.File) -> h5py.Group:
     """Return the group `obs`, and see to it that `obsm` and `uns` are there."""
-    import h5py
-
-    obs = file.get("obs")
-    old = [key for key in ("obs", "obsm", "uns") if key in file and not isinstance(file[key], h5py.Group)]
-    if old or obs is None:
-        msg = (
-            f"The input's {', '.join(repr(key) for key in old) or 'obs'} is stored as files older than anndata 0.7 do, "
-            "and cannot be extended. Write a table (`-o answers.tsv`), or renew the file first: "
-            "python -c \"import anndata; anndata.read_h5ad('OLD.h5ad').write_h5ad('NEW.h5ad')\""
-        )
-        raise OutputError(msg)
+    obs = check_layout(file)
     for key in ("obsm", "uns"):
         if key not in file:
             _create_dict(file, key)
@@ -187,44 +179,18 @@ def _check_layout(file: h5py.File) -> h5py.Group:
 
 
 def _make_room(file: h5py.File, obs: h5py.Group, columns: tuple[str, ...], target: Target) -> tuple[str, ...]:
-    """Remove what an earlier run wrote under the same names or prefix, and list the columns in `obs`."""
+    """Remove what the answers replace, list the columns in `obs`, and return what the user should know."""
     from h5py import string_dtype
 
-    written_before = _read_strings(file["uns"], f"{SLOTS.uns}/{COLUMNS_KEY}")
-    stale = [column for column in find_stale(written_before, columns, target.obs_prefix) if column in obs]
-    present = [column for column in columns if column in obs]
-    slots = [("obsm", SLOTS.embedding), ("obsm", SLOTS.map), ("uns", SLOTS.uns)]
-    # Answers can be had again in no time, but what training found cannot.
-    free = () if f"{SLOTS.uns}/{TRAINED_KEY}" in file["uns"] else written_before
-    foreign = [f"obs['{column}']" for column in present if column not in free]
-    if not free:
-        foreign += [f"{group}['{key}']" for group, key in slots if key in file[group]]
-    if foreign and not target.force:
-        ids = " (or leave out --ontology)" if f"obs['{ONTOLOGY_COLUMN}']" in foreign else ""
-        msg = (
-            f"The input already holds {', '.join(foreign)}, not written by scrcl-assign. "
-            f"Choose other column names with --obs-prefix{ids}, or replace what is there in the copy with --force."
-        )
-        raise OutputError(msg)
-    replaced = [("obs", column) for column in present + stale] + [
-        (group, key) for group, key in slots if key in file[group]
-    ]
+    replaced = find_replaced(file, columns, target)
     for group, key in replaced:
         del file[group][key]
-    listed = [_text(key) for key in obs.attrs.get("column-order", ())]
-    order = [key for key in listed if key not in (*columns, *stale)] + list(columns)
+    gone = {*columns, *(key for group, key in replaced if group == "obs")}
+    order = [key for key in map(text, obs.attrs.get("column-order", ())) if key not in gone] + list(columns)
     obs.attrs.create("column-order", order, dtype=string_dtype())
     if not replaced:
         return ()
     return (f"The copy replaces {', '.join(f'{group}/{key}' for group, key in replaced)} of the input.",)
-
-
-def _read_strings(group: h5py.Group, path: str) -> list[str]:
-    return [_text(item) for item in group[path][()]] if path in group else []
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _create_array(group: h5py.Group, key: str, shape: tuple[int, ...], kind: Any = np.float32) -> h5py.Dataset:  # noqa: ANN401 - any dtype
