@@ -172,7 +172,10 @@ def assign_cli(
     loaded = _load(model, threads, quiet=quiet)
     Labels.from_manifest(loaded.manifest, target)  # refuses ontology ids that the model does not have
     if dry_run:
-        _check(loaded, data, options, unwritten=_list_files(target, extras))
+        from scrcl_infer.dry_run import check_run
+
+        files = _list_files(target, extras)
+        typer.echo(check_run(loaded, data, target, options=options, files=files), err=True)
     else:
         assign(loaded, data, target, options=options, extras=extras, quiet=quiet)
 
@@ -275,21 +278,6 @@ def _load(model: str | None, threads: int | None, *, quiet: bool) -> Model:
     if remark and not quiet:
         typer.echo(remark, err=True)
     return load(folder, threads=threads)
-
-
-def _check(model: Model, data: Path, options: AssignOptions, *, unwritten: list[Path]) -> None:
-    from scrcl_infer.totals import explain_totals
-
-    matrix, genes = model.check(data, options=options)
-    warnings = "".join(f"warning  {text}\n" for text in explain_totals(model.manifest, genes))
-    files = f", and nothing was written to {', '.join(map(str, unwritten))}" if unwritten else ""
-    typer.echo(
-        f"model    {model.manifest.name}: {len(model.manifest.cell_types)} types\n"
-        f"matrix   {matrix.where} as {matrix.state}. {matrix.reason}\n"
-        f"genes    {genes.n_found:,} of {genes.n_model:,} found, {genes.weighted_overlap:.1%} of the model's evidence "
-        f"({genes.matched_by})\n{warnings}Nothing was assigned{files}: this was a dry run.",
-        err=True,
-    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scrcl_infer.columns import ONTOLOGY_COLUMN
@@ -12,6 +13,15 @@ from scrcl_infer.target import SLOTS, Target
 
 if TYPE_CHECKING:
     import h5py
+
+
+def check_room(path: Path, columns: tuple[str, ...], target: Target) -> None:
+    """Refuse a file whose copy cannot or must not take the answers; parameters and errors as of the two below."""
+    import h5py
+
+    with h5py.File(path, "r", locking="best-effort") as file:
+        check_layout(file)
+        find_replaced(file, columns, target)
 
 
 def check_layout(file: h5py.File) -> h5py.Group:
