@@ -260,3 +260,7 @@ def _summary(result: TrainResult, write_h5ad: Path | None, gene_column: str | No
         lines.append(f"Name them:    scrcl-models name {result.folder} --map NAMES.csv -o {result.folder}-named")
     lines.append(f"Assign cells: scrcl-assign NEW.h5ad --model {result.folder} -o NEW.types.h5ad")
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
