@@ -226,10 +226,14 @@ def _check_extras(extras: Extras, data: Path, target: Target) -> None:
     from scrcl_infer.atomic import check_path
     from scrcl_infer.errors import OutputError
     from scrcl_infer.explain import check_explanation
+    from scrcl_infer.target import STDOUT
 
     if extras.explain is not None:
         check_explanation(extras.explain, force=target.force, inputs=(data,))
     for report in extras.reports:
+        if report == STDOUT:
+            msg = "A report cannot go to standard output, which is for answers. Name a file: --report report.json."
+            raise OutputError(msg)
         check_path(report, force=target.force, inputs=(data,))
     paths = [target.path, *extras.paths]
     resolved = [path.resolve() for path in paths]

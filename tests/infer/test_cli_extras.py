@@ -55,6 +55,17 @@ def test_a_page_a_report_and_the_driving_genes(query: Path, run: Run) -> None:
     assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
 
 
+@pytest.mark.parametrize("option", ["--report", "--explain"])
+def test_standard_output_is_for_answers_alone(
+    query: Path, run: Run, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.chdir(query.parent)
+    code, out, err = run(query, "-m", "tiny", "-o", "o.tsv", option, "-")
+    assert (code, out) == (6, "")
+    assert "Traceback" not in err
+    assert {p.name for p in query.parent.iterdir()} == {"new.h5ad", "models"}
+
+
 def test_every_file_that_was_written_is_named(query: Path, run: Run) -> None:
     folder = query.parent
     before = {path for path in folder.iterdir() if path.is_file()}
