@@ -16,7 +16,14 @@ from scrcl_infer import shell
 from scrcl_infer.cli import InputStateChoice
 from scrcl_infer.errors import ScrclError
 from scrcl_train.cli_after import biology_cli, evaluate_cli
-from scrcl_train.cli_words import DeviceChoice, choose_preset, describe_commands, is_no_path, parse_n_populations
+from scrcl_train.cli_words import (
+    DeviceChoice,
+    choose_preset,
+    describe_commands,
+    is_no_path,
+    parse_n_populations,
+    split_names,
+)
 
 if TYPE_CHECKING:
     from scrcl_train.options import TrainOptions
@@ -143,7 +150,7 @@ def fit_cli(
 
     options = TrainOptions(
         config=get_preset(preset, epochs=epochs),
-        label_keys=() if labels is None else tuple(labels.split(",")),
+        label_keys=() if labels is None else split_names(labels),
         markers=markers,
         ontology_ids=ontology_ids,
         batch_key=batch,
@@ -190,7 +197,7 @@ def tissue_cli(
     """Draw the domains of spots where they lie on the tissue."""
     from scrcl_train.tissue import draw_tissue_file
 
-    typer.echo(draw_tissue_file(found, output, columns=color.split(","), section_key=section, force=force))
+    typer.echo(draw_tissue_file(found, output, columns=split_names(color), section_key=section, force=force))
 
 
 @app.command("demo", context_settings=WIDE)

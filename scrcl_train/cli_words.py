@@ -44,6 +44,11 @@ def parse_n_populations(text: str) -> int | None:
     return int(text)
 
 
+def split_names(text: str) -> tuple[str, ...]:
+    """Return the names of a list with commas; spaces around them are not theirs."""
+    return tuple(name.strip() for name in text.split(","))
+
+
 def choose_preset(preset: str, section: str | None, *, spatial: bool) -> str:
     """Turn --spatial into a preset for tissue sections, and refuse what does not go together."""
     from scrcl_train.presets import PRESETS, get_preset

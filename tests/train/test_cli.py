@@ -85,14 +85,15 @@ def test_names_are_asked_for_on_the_command_line(monkeypatch: pytest.MonkeyPatch
         ("--labels", "fine,broad", "--ontology-ids", "ids.csv"),
         ("--markers", "m.csv", "--gene-column", "symbol"),
         (),
+        ("--labels", " fine type, broad"),
     ):
         monkeypatch.setattr(sys, "argv", ["scrcl-train", "cells.h5ad", "-o", "model", *words])
         with pytest.raises(SystemExit):
             cli.main()
-    assert [options.label_keys for options in asked] == [("fine", "broad"), (), ()]
-    assert [options.ontology_ids for options in asked] == [Path("ids.csv"), None, None]
-    assert [options.markers for options in asked] == [None, Path("m.csv"), None]
-    assert [options.gene_column for options in asked] == [None, "symbol", None]
+    assert [options.label_keys for options in asked] == [("fine", "broad"), (), (), ("fine type", "broad")]
+    assert [options.ontology_ids for options in asked] == [Path("ids.csv"), None, None, None]
+    assert [options.markers for options in asked] == [None, Path("m.csv"), None, None]
+    assert [options.gene_column for options in asked] == [None, "symbol", None, None]
 
 
 def test_without_the_training_packages_the_command_says_what_to_install(tmp_path: Path) -> None:

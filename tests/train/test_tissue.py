@@ -118,7 +118,7 @@ def test_what_cannot_be_drawn_is_refused(found: Path, tmp_path: Path) -> None:
 
 def test_the_command_prints_the_picture(found: Path, tmp_path: Path) -> None:
     code = "from scrcl_train.cli import main; main()"
-    arguments = ["tissue", str(found), "-o", str(tmp_path / "out.png"), "--color", "scrcl_population,layer"]
+    arguments = ["tissue", str(found), "-o", str(tmp_path / "out.png"), "--color", "scrcl_population, layer"]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(tmp_path / "out.png")
     assert size(tmp_path / "out.png") == (1725, 750)
