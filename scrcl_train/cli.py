@@ -177,11 +177,20 @@ def fit_cli(
 
 
 def fit(data: Path, output: Path, options: TrainOptions, *, quiet: bool = False) -> TrainResult:
-    """Run `scrcl_train.pipeline.train` with progress on stderr."""
+    """Run `scrcl_train.pipeline.train` with progress on stderr; where it is interrupted, say how to go on."""
+    from scrcl_train.checkpoint import RUN_FILES
     from scrcl_train.pipeline import train
+    from scrcl_train.preflight import name_run_dir
     from scrcl_train.progress import stderr_progress
 
-    return train(data, output, options, progress=stderr_progress(quiet=quiet))
+    try:
+        return train(data, output, options, progress=stderr_progress(quiet=quiet))
+    except KeyboardInterrupt:
+        run_dir = name_run_dir(output, options)
+        if (run_dir / RUN_FILES.checkpoint).exists():
+            text = f"The same command with --resume goes on from the last checkpoint in {run_dir}."
+            typer.echo(f"{PROG}: stopped. {text}", err=True)
+        raise
 
 
 @app.command("tissue", context_settings=WIDE)

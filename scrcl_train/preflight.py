@@ -66,7 +66,7 @@ def check_run(path: Path, folder: Path, options: TrainOptions) -> Path:
     if options.write_h5ad is not None:
         _check_copy(options.write_h5ad, path, force=options.force)
     choose_device(options.device)
-    run_dir = options.run_dir or folder.with_name(folder.name + ".run")
+    run_dir = name_run_dir(folder, options)
     for written in (folder, run_dir):
         _check_writable(written)
     held = (run_dir / RUN_FILES.settings).exists()
@@ -79,6 +79,11 @@ def check_run(path: Path, folder: Path, options: TrainOptions) -> Path:
         for name in RUN_FILES:
             (run_dir / name).unlink(missing_ok=True)
     return run_dir
+
+
+def name_run_dir(folder: Path, options: TrainOptions) -> Path:
+    """Return the folder for log and checkpoints: the one asked for, else `BUNDLE.run` beside the bundle `folder`."""
+    return options.run_dir or folder.with_name(folder.name + ".run")
 
 
 def _check_copy(copy: Path, path: Path, *, force: bool) -> None:

@@ -9,7 +9,7 @@ import pytest
 from anndata import AnnData
 
 from scrcl_infer.contract import FILES
-from scrcl_train import cli
+from scrcl_train import cli, trainer
 from scrcl_train.cli_words import DeviceChoice, is_no_path
 from scrcl_train.device import DEVICES
 from scrcl_train.options import TrainOptions
@@ -130,3 +130,33 @@ def test_training_prints_the_bundle_alone_and_resumes(
     code, out, err = call("--epochs", "5")
     assert (code, out) == (6, "")
     assert "--force" in err
+
+
+@pytest.mark.parametrize("interrupted", ["write_checkpoint", "append_metrics"])
+def test_an_interrupted_run_says_how_to_go_on_where_it_can(
+    tmp_path: Path,
+    simulated: AnnData,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    interrupted: str,
+) -> None:
+    """Ctrl-C just after the first checkpoint, or before it."""
+    work = getattr(trainer, interrupted)
+
+    def interrupt(*arguments: object) -> None:
+        work(*arguments)
+        raise KeyboardInterrupt
+
+    simulated[:100].copy().write_h5ad(tmp_path / "cells.h5ad")
+    monkeypatch.setattr(trainer, interrupted, interrupt)
+    words = [str(tmp_path / "cells.h5ad"), "-o", str(tmp_path / "model"), "-k", "3", "--epochs", "2", "-q"]
+    monkeypatch.setattr(sys, "argv", ["scrcl-train", *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 130
+    out, err = capsys.readouterr()
+    assert out == ""
+    resumable = (tmp_path / "model.run" / "checkpoint.pt").exists()
+    assert resumable == (interrupted == "write_checkpoint")
+    said = f"with --resume goes on from the last checkpoint in {tmp_path / 'model.run'}."
+    assert (said in err) == resumable
