@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,21 @@ def test_every_setting_that_differs_is_listed_with_its_values_and_a_figure(paper
         assert re.search(r"\.\d|not measured|As above", reason, re.IGNORECASE), (
             f"{key}: neither a figure nor 'not measured'"
         )
+
+
+def test_the_training_commands_of_the_readme_work_one_after_the_other() -> None:
+    """Each line reads what is there from the start or from a line before it, and replaces nothing."""
+    part = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Train a model\n")[2]
+    lines = [shlex.split(line, comments=True) for line in part.split("```")[1].splitlines() if line]
+    there = {"cells.h5ad", "slices.h5ad"}
+    for _, *words in lines:
+        written = {words[i + 1] for i, word in enumerate(words) if word in ("-o", "--write-h5ad")}
+        read = {word for word in words if word.endswith(".h5ad")} - written
+        if words[0] == "biology":
+            read.add(words[2])
+        assert read <= there, words
+        assert not written & there, words
+        if "slices.h5ad" in words or "slices.found.h5ad" in words:
+            assert "--section" in words
+        there |= written
+    assert len(lines) == 7
