@@ -13,7 +13,7 @@ from scrcl_infer.columns import CONFIDENCE, STRANGENESS
 from scrcl_infer.contract import UNKNOWN
 from scrcl_infer.h5ad import H5ad
 from scrcl_infer.target import DEFAULT_PREFIX, SLOTS, ColumnNames
-from scrcl_train.data import read_labels
+from scrcl_train.data import LABEL_HOLES
 from scrcl_train.evaluate import is_labelled, score_assignment, score_clustering
 
 if TYPE_CHECKING:
@@ -38,9 +38,10 @@ def evaluate_file(data: Path, label_key: str, *, prefix: str = DEFAULT_PREFIX) -
     Returns
     -------
     dict
-        'populations' holds the fields of `ClusteringScores`; 'types', where the file has confidences, those of
-        `AssignmentScores`, or a 'reason' why there are none, and the 'column' that was compared. The types known are
-        those of the model; of a coarser level, or where the file does not say them, those in the column.
+        'populations' holds the fields of `ClusteringScores`, or a 'reason' why there are none: all labels are the
+        same. 'types', where the file has confidences, those of `AssignmentScores`, or a 'reason' why there are none,
+        and the 'column' that was compared. The types known are those of the model; of a coarser level, or where the
+        file does not say them, those in the column.
         'novel_labels' counts the cells of each label that is none of them, and a 'note' says so where there are any.
         `unknown_auroc` is that of the score that the cells were rejected by: strangeness where the file has it, else
         the confidence of the type.
@@ -48,15 +49,28 @@ def evaluate_file(data: Path, label_key: str, *, prefix: str = DEFAULT_PREFIX) -
     Raises
     ------
     InputError
-        The file lacks the labels or the answers.
+        The file lacks the labels or the answers, or no cell has a label.
     """
-    truth = read_labels(data, label_key)
     with H5ad(data) as source:
+        truth = _read_truth(source, label_key)
         found = source.obs_column(f"{prefix}population")
-        scores: dict[str, Any] = {"populations": dataclasses.asdict(score_clustering(truth, found))}
+        scores: dict[str, Any] = {"populations": _score_populations(truth, found)}
         if f"{prefix}confidence" in source.obs_keys():
             scores["types"] = _score_types(source, truth, prefix, label_key)
     return scores
+
+
+def _read_truth(source: Source, key: str) -> NDArray[np.object_]:
+    """Return the labels (n,) as text, '' where a cell has none; those of a sorted sample may all be the same."""
+    labels = [str(value) for value in source.obs_column(key)]
+    return np.array(["" if label in LABEL_HOLES else label for label in labels], dtype=object)
+
+
+def _score_populations(truth: NDArray[np.object_], found: NDArray[Any]) -> dict[str, Any]:
+    names = set(truth) - {""}
+    if len(names) == 1:
+        return {"reason": f"no cell has another label than '{names.pop()}': there are no groups to compare with"}
+    return dataclasses.asdict(score_clustering(truth, found))
 
 
 def _score_types(source: Source, truth: NDArray[np.object_], prefix: str, label_key: str) -> dict[str, Any]:

@@ -91,6 +91,24 @@ def test_labels_that_are_no_type_of_the_model_are_listed(
     assert len(types["novel_labels"]) == len(set(truth))
 
 
+def test_the_types_of_a_sorted_sample_are_scored(annotated: Path, tmp_path: Path) -> None:
+    import anndata as ad
+
+    adata = ad.read_h5ad(annotated)
+    adata = adata[adata.obs["cell_type"] == "B"].copy()
+    adata.write_h5ad(tmp_path / "sorted.h5ad")
+    scores = evaluate_file(tmp_path / "sorted.h5ad", "cell_type")
+    assert scores["types"]["accuracy"] == pytest.approx((adata.obs["scrcl_cell_type"] == "B").mean())
+    assert scores["types"]["n_known"] == adata.n_obs
+    assert scores["populations"] == {
+        "reason": "no cell has another label than 'B': there are no groups to compare with"
+    }
+    adata.obs["cell_type"] = "unassigned"
+    adata.write_h5ad(tmp_path / "none.h5ad")
+    with pytest.raises(InputError, match="No cell has a label"):
+        evaluate_file(tmp_path / "none.h5ad", "cell_type")
+
+
 def test_a_coarser_level_is_compared_with_the_labels_of_its_name(annotated: Path, tmp_path: Path) -> None:
     import anndata as ad
 
