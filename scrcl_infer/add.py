@@ -92,6 +92,7 @@ def _describe(summary: Summary, written: list[str]) -> dict[str, object]:
         "n_unknown": summary.n_unknown,
         **asdict(summary.rejection),
         **({"vote": True, "vote_neighbors": vote["n_neighbors"]} if vote else {}),
+        "cell_types": model.get("cell_types", []),
         COLUMNS_KEY: written,
     }
 

@@ -134,7 +134,12 @@ class Tally:
                 *self._doubts(found, matrix, genes, n_unknown / max(self.n_cells, 1)),
             ),
             extra={
-                "model": {"name": manifest.name, "sha256": model_sha256, "created_by": manifest.created_by},
+                "model": {
+                    "name": manifest.name,
+                    "sha256": model_sha256,
+                    "created_by": manifest.created_by,
+                    "cell_types": [cell_type.name for cell_type in manifest.cell_types],
+                },
                 "populations": self._per_population(),
                 **self.notes,
                 **({"levels": self._per_level()} if manifest.levels else {}),
