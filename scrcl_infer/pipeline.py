@@ -5,6 +5,7 @@
     open_query ── iter_counts ─┬─ Encoder.run ── decide ─┬─ sink
                                └──── one block held ─────┘
 
+`scrcl_infer.query` finds the matrix with the counts, matches the genes, and hands out blocks as the encoder takes them.
 A spatial bundle's blocks are held together once, to be smoothed over each section's spots, before they are encoded.
 With a vote, the answers (not the counts) wait until the last cell is decided.
 """
