@@ -34,10 +34,10 @@ Every method learns once per pair and seed from the reference as it is, all of i
 measured; for the query with each count kept by a coin of the stated chance (binomial); for the query with a share
 of its file's genes, drawn at random by the seed, so that about that share of each method's own genes is left; and for
 the counts of the query's own most variable genes alone (scanpy, `seurat`), as files are often kept. Totals are taken
-over the genes that are left; ours estimates those of a file that was cut to chosen genes. All methods get the very
-same cells. Genes that are missing are zeros to logistic regression, kNN and `ingest`; CellTypist and ours match genes
-by themselves. No rejection, and ours refuses no query for its missing genes. The rest is as in the transfer
-benchmark."""
+over the genes that are left; ours estimates those of a file that was cut to chosen genes, and stands in for genes that
+every cell has. All methods get the very same cells. Genes that are missing are zeros to logistic regression, kNN and
+`ingest`; CellTypist and ours match genes by themselves. No rejection, and ours refuses no query for its missing genes.
+The rest is as in the transfer benchmark."""
 
 Answer = Callable[[Any, Transfer, int, Sequence[Query]], list[NDArray[np.object_]]]
 """(prepared, reference, seed, queries) -> types and confidences (2, m) of each query."""
