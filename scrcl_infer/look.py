@@ -155,11 +155,14 @@ def _find_base(
         units = _find_units(rows, base)
         if not units.are_counts:
             continue
-        if np.median(np.abs(units.unit - 1)) < ONE_COUNT or n_genes >= WHOLE_GENES:
+        if np.median(np.abs(units.unit - 1)) < ONE_COUNT:
             return base, None, "summed"
-        for total in (TARGET_SUM, PER_MILLION):
-            if totals.max() <= total * (1 + SUM_TOLERANCE):
-                return base, total, "assumed"
+        usual = [total for total in (TARGET_SUM, PER_MILLION) if totals.max() <= total * (1 + SUM_TOLERANCE)]
+        # Of so many genes cells keep most of their counts: a total that is far from all sums is not theirs.
+        if n_genes >= WHOLE_GENES and not (usual and np.median(totals) >= usual[0] / 2):
+            return base, None, "summed"
+        if usual:
+            return base, usual[0], "assumed"
     return None
 
 

@@ -186,10 +186,10 @@ def _choose(looks: list[Look], state: InputState) -> MatrixReport | None:
             return None
         look = logged[0]
         base, target = math.e, TARGET_SUM
-        totals: Totals = "guessed"
+        totals: Totals = "told"
         if look.verdict == "log" and look.target_sum:
             base, target = look.log_base, look.target_sum
-            totals = "guessed" if look.totals == "assumed" else look.totals
+            totals = "told" if look.totals == "assumed" else look.totals
         reason = (
             f"{look.where} is read as {BASES[base]} of counts scaled to {target:g} per cell, as --input-state says."
         )

@@ -14,9 +14,9 @@ from scrcl_infer.errors import InputError
 
 InputState = Literal["auto", "counts", "log1p10k"]
 """What the matrix holds: raw counts, or log1p of counts per ten thousand; 'auto' looks."""
-Totals = Literal["summed", "assumed", "guessed"]
+Totals = Literal["summed", "assumed", "guessed", "told"]
 """'summed': from its values. 'assumed': logarithms of a part of the genes, taken to have been scaled to a usual total
-that fits. 'guessed': the base of the logarithms, too, is a usual one that fits."""
+that fits. 'guessed': the base of the logarithms, too, is a usual one that fits. 'told': by the user."""
 
 
 @dataclass(frozen=True)

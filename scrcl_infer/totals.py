@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scrcl_infer.blocks import LEFT_OUT, RowBlock, take_logs_back
 from scrcl_infer.contract import Manifest
 from scrcl_infer.genes import GeneMatch, label_gene
-from scrcl_infer.look import TARGET_SUM, read_samples
+from scrcl_infer.look import BASES, TARGET_SUM, read_samples
 from scrcl_infer.missing import StandIns
 from scrcl_infer.result import GeneReport, MatrixReport
 from scrcl_infer.source import Source
@@ -57,7 +57,7 @@ def settle_totals(
     share = sum_shares(manifest, genes.found)
     if not share:
         return matrix, genes
-    if matrix.totals == "assumed":
+    if matrix.totals in ("assumed", "guessed"):
         matrix = _weigh_total(source, matrix, genes, manifest)
     lost = 0.0 if stand_ins is None else float(stand_ins.shares.sum(dtype=np.float64))
     is_cut = are_chosen(manifest, genes) or lost > HEAVY * sum(manifest.genes.count_shares)
@@ -73,7 +73,8 @@ def estimate_totals(blocks: Iterator[RowBlock], share: float | None) -> Iterator
             yield block
         else:
             library = block.counts.sum(axis=1, keepdims=True, dtype=np.float64) / share
-            yield replace(block, library_size=library.astype(np.float32))
+            # No total is below the sum of what is there.
+            yield replace(block, library_size=np.maximum(library.astype(np.float32), block.library_size))
 
 
 def explain_totals(manifest: Manifest, genes: GeneReport) -> list[str]:
@@ -101,17 +102,18 @@ def _weigh_total(source: Source, matrix: MatrixReport, genes: GeneMatch, manifes
     own, assumed = (
         1 / AGREES <= estimate / total <= AGREES for total in (float(np.median(sums)), matrix.target_sum or TARGET_SUM)
     )
+    holds = f"No matrix holds whole numbers; {matrix.where} is taken for {BASES[matrix.log_base]} of scaled counts"
     is_whole, chosen = genes.report.n_query >= CUT * manifest.provenance.n_genes, are_chosen(manifest, genes)
     if own and (is_whole or not (assumed or chosen)):
-        said = "The model's genes hold of the cells' own sums what they usually do: these are taken for the totals."
-        return replace(matrix, target_sum=None, totals="summed", reason=f"{matrix.reason} {said}")
+        said = "the model's genes hold of the cells' own sums what they usually do, so these are taken for the totals."
+        return replace(matrix, target_sum=None, totals="summed", reason=f"{holds}; {said}")
     if assumed or not chosen:
         return matrix
     total = float(f"{estimate:.2g}")
     said = (
-        f"The genes of the model that are left usually hold {share:.1%} of a cell: {total:,.0f} is taken for the total."
+        f"the model's genes that are left usually hold {share:.1%} of a cell, so {total:,.0f} is taken for the total."
     )
-    return replace(matrix, target_sum=total, reason=f"{matrix.reason} {said}")
+    return replace(matrix, target_sum=total, reason=f"{holds}; {said}")
 
 
 def _sum_samples(

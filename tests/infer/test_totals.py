@@ -20,6 +20,8 @@ from scrcl_infer.blocks import RowBlock
 from scrcl_infer.bundle import write_bundle
 from scrcl_infer.cli import app
 from scrcl_infer.genes import GeneMatch
+from scrcl_infer.h5ad import open_source
+from scrcl_infer.look import look_at
 from scrcl_infer.pipeline import Model
 from scrcl_infer.result import AssignOptions, GeneReport
 from scrcl_infer.target import Target
@@ -74,6 +76,12 @@ def test_estimated_totals_are_those_of_the_whole_file() -> None:
         assert abs(np.mean(ratio) - 1) < 4 * error.mean() / np.sqrt(len(ratio))
         assert (np.abs(ratio - 1) < 6 * error).all()
         assert block.counts is rows.counts
+
+
+def test_no_total_is_below_the_sum_of_what_is_there() -> None:
+    counts = np.array([[1.0, 1.0], [30.0, 10.0]], dtype=np.float32)
+    (block,) = estimate_totals(iter([RowBlock(0, counts, np.array([[20.0], [50.0]], np.float32))]), 0.5)
+    assert block.library_size.tolist() == [[20.0], [80.0]]
 
 
 def test_a_cut_file_is_answered_with_the_estimated_totals() -> None:
@@ -189,6 +197,18 @@ def test_whole_cells_scaled_by_factors_of_their_own_are_taken_as_counts_are(fact
     assert answers.summary.matrix.target_sum is None
     assert answers.summary.matrix.totals == "summed"
     np.testing.assert_allclose(answers.embedding, trained_on().assign(counts).embedding, atol=1e-4)
+
+
+def test_logarithms_of_corrected_counts_are_weighed_too() -> None:
+    """Of what is left once a background was taken off no whole multiples are told: base and total are guessed first."""
+    counts = whole_file(depth=(20, 60))
+    adata, rng = counts.copy(), np.random.default_rng(1)
+    factors = np.repeat(rng.uniform(15, 25, adata.n_obs), np.diff(adata.X.indptr))
+    adata.X.data = np.log1p(adata.X.data * factors * np.exp(rng.normal(0, 0.05, adata.X.nnz))).astype(np.float32)
+    assert look_at(open_source(adata), "X").totals == "guessed"
+    answers = trained_on().assign(adata)
+    assert (answers.summary.matrix.totals, answers.summary.matrix.target_sum) == ("summed", None)
+    np.testing.assert_allclose(answers.embedding, trained_on().assign(counts).embedding, atol=0.05)
 
 
 def test_the_total_of_logarithms_is_left_alone_where_nothing_speaks_against_it() -> None:
