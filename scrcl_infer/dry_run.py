@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from scrcl_infer.atomic import HiddenFile
 from scrcl_infer.room import check_room
 from scrcl_infer.target import H5AD_ENDING, STDOUT, Labels, Target, find_ending
-from scrcl_infer.totals import explain_totals
+from scrcl_infer.totals import explain_gaps
 
 if TYPE_CHECKING:
     from scrcl_infer.pipeline import Model
@@ -54,7 +54,7 @@ def check_run(model: Model, data: Path, target: Target, *, options: AssignOption
         f"matrix   {matrix.where} as {matrix.state}. {matrix.reason}",
         f"genes    {genes.n_found:,} of {genes.n_model:,} found, {genes.weighted_overlap:.1%} of the model's evidence "
         f"({genes.matched_by})",
-        *(f"warning  {text}" for text in explain_totals(model.manifest, genes)),
+        *(f"warning  {text}" for text in explain_gaps(model.manifest, genes)),
         f"Nothing was assigned{unwritten}: this was a dry run.",
     ]
     return "\n".join(lines)

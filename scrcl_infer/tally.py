@@ -21,7 +21,7 @@ from scrcl_infer.result import (
     Summary,
 )
 from scrcl_infer.target import Labels, encode
-from scrcl_infer.totals import explain_totals
+from scrcl_infer.totals import explain_gaps
 
 BINS = 20
 """Bars of the histogram of confidences."""
@@ -130,7 +130,7 @@ class Tally:
             rejection=self._rejected(n_unknown),
             warnings=(
                 *self.warnings,
-                *explain_totals(manifest, genes),
+                *explain_gaps(manifest, genes),
                 *self._doubts(found, matrix, genes, n_unknown / max(self.n_cells, 1)),
             ),
             extra={

@@ -48,7 +48,7 @@ def sum_shares(manifest: Manifest, found: NDArray[np.bool_]) -> float:
 def settle_totals(
     source: Source, matrix: MatrixReport, genes: GeneMatch, manifest: Manifest, stand_ins: StandIns | None
 ) -> tuple[MatrixReport, GeneMatch]:
-    """Return both with what has to be estimated of the cells' totals, if anything.
+    """Return both with what has to be estimated of the cells' totals, if anything, and what stands in for genes.
 
     Where a cell's total is the sum of its values, and only chosen genes are there or genes of many counts are not, it
     is estimated cell by cell, by `GeneReport.count_share`. Where all cells were scaled to one total that is but
@@ -77,7 +77,7 @@ def estimate_totals(blocks: Iterator[RowBlock], share: float | None) -> Iterator
             yield replace(block, library_size=np.maximum(library.astype(np.float32), block.library_size))
 
 
-def explain_totals(manifest: Manifest, genes: GeneReport) -> list[str]:
+def explain_gaps(manifest: Manifest, genes: GeneReport) -> list[str]:
     """Return a sentence for the user where totals are estimated, or something stands in for missing genes."""
     said = []
     if genes.stand_ins:

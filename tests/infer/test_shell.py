@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from importlib import metadata
-from typing import Annotated, Any
+from typing import Annotated
 
 import pytest
 import typer
@@ -114,17 +114,6 @@ def test_version_of_a_source_tree(monkeypatch: pytest.MonkeyPatch) -> None:
     assert package_version() == "0+unknown"
 
 
-@pytest.fixture
-def _loggers() -> Any:
-    loggers = [logging.getLogger(name) for name in ("scrcl_infer", "scrcl_train")]
-    before = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
-    yield
-    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
-        logger.handlers, logger.propagate = handlers, propagate
-        logger.setLevel(level)
-
-
-@pytest.mark.usefixtures("_loggers")
 @pytest.mark.parametrize("quiet", [False, True])
 def test_messages_go_to_stderr(capsys: pytest.CaptureFixture[str], *, quiet: bool) -> None:
     for _ in range(2):  # a second call must not double the messages
